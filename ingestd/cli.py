@@ -1,0 +1,156 @@
+"""The commands: serve, key, cat, verify. Exit 0 if all is well, 1 if something is wrong, 2 for usage."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ingestd import __version__, config
+from ingestd.errors import StorageError, UsageError
+from ingestd.service import keyfile, worker
+from ingestd.storage import reader
+from ingestd.storage.disk import Disk
+
+_SERVE_HELP = """\
+Takes events over HTTP and answers 200 when they are on disk. With no key in the data directory
+yet, one named 'default' is made and printed once, with a curl line that works.
+
+Every setting has three more places than the flags below: an environment variable INGESTD_<SETTING>,
+a line in the --config file, and a default; the first of flag, variable, file wins.
+docs/settings.md lists all settings."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="ingestd",
+        description="HTTP events in, durable zstd NDJSON segments out.",
+        epilog="Start with: ingestd serve",
+    )
+    parser.add_argument("--version", action="version", version=f"ingestd {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="run the server", description=_SERVE_HELP, formatter_class=raw)
+    serve.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML, by their names")
+    serve.add_argument("--listen", metavar="ADDRESS", help="HOST:PORT or unix:PATH (127.0.0.1:8080)")
+    serve.add_argument("--data-dir", metavar="DIR", help="where keys and segments live (./data)")
+    serve.add_argument("--workers", metavar="N", help="worker processes (1; more come later)")
+    serve.add_argument(
+        "--ack",
+        metavar="LEVEL",
+        help="what a 200 means: 'fsync', on stable storage (the default); 'write', survives the end of "
+        "the process; 'memory', in the queue",
+    )
+
+    key = commands.add_parser("key", help="make, list and revoke API keys")
+    actions = key.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for action, text in (
+        ("add", "make a key and print it, for the only time"),
+        ("list", "names and dates of the keys; the keys themselves are not kept"),
+        ("revoke", "make a key worthless; a running server follows within about a second"),
+    ):
+        sub = actions.add_parser(action, help=text, description=text)
+        if action != "list":
+            sub.add_argument("name", metavar="NAME", help="becomes the 'source' of the key's events")
+        sub.add_argument("--data-dir", metavar="DIR", help="the server's data directory (./data)")
+
+    cat = commands.add_parser(
+        "cat",
+        help="print stored events as NDJSON",
+        description="Prints the events of data directories or segment files, open segments included.",
+    )
+    cat.add_argument("paths", nargs="+", type=Path, metavar="DIR|FILE")
+    cat.add_argument("-f", "--follow", action="store_true", help="go on with what is added")
+
+    verify = commands.add_parser(
+        "verify",
+        help="check every frame, chain and digest",
+        description="Exit status 0: all that is stored is whole; 1: what is not has been printed.",
+    )
+    verify.add_argument("data_dir", type=Path, metavar="DIR")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        match args.command:
+            case "serve":
+                return _serve(args)
+            case "key":
+                return _key(args)
+            case "cat":
+                return _cat(args)
+            case _:
+                return _verify(args)
+    except UsageError as e:
+        print(f"ingestd: {e}", file=sys.stderr)
+        return 2
+    except StorageError as e:
+        print(f"ingestd: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone; Python must not complain about it at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _serve(args: argparse.Namespace) -> int:
+    names = ("listen", "data_dir", "workers", "ack")
+    flags = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return worker.serve(config.load(flags, os.environ, args.config))
+
+
+def _data_dir(args: argparse.Namespace) -> Path:
+    flags = {} if args.data_dir is None else {"data_dir": args.data_dir}
+    return Path(config.load(flags, os.environ, None).data_dir)
+
+
+def _key(args: argparse.Namespace) -> int:
+    disk, data_dir = Disk(), _data_dir(args)
+    if args.action == "add":
+        print(keyfile.add(disk, data_dir, args.name))
+    elif args.action == "revoke":
+        keyfile.revoke(disk, data_dir, args.name)
+    else:
+        for key in keyfile.load(disk, data_dir):
+            print(f"{key.name}\tcreated {key.created:%Y-%m-%d}\tsha256 {key.sha256[:12]}…")
+    return 0
+
+
+def _cat(args: argparse.Namespace) -> int:
+    failed = False
+
+    def problem(text: str) -> None:
+        nonlocal failed
+        failed = True
+        print(f"ingestd: {text}", file=sys.stderr)
+
+    for path in args.paths:
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or directory")
+    for lines in reader.cat(Disk(), args.paths, args.follow, problem):
+        sys.stdout.buffer.write(lines)
+        if args.follow:
+            sys.stdout.buffer.flush()
+    sys.stdout.buffer.flush()
+    return int(failed)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    if not args.data_dir.is_dir():
+        raise UsageError(f"{args.data_dir}: no such directory")
+    verdict = reader.verify(Disk(), args.data_dir, print)
+    print(
+        f"{verdict.segments} segments, {verdict.commits} commits, {verdict.events} events, "
+        f"{verdict.problems} problems"
+    )
+    return int(verdict.problems > 0)

@@ -1,0 +1,73 @@
+"""The two ways in which a request can fail, each carrying what its answer needs.
+
+A `Rejection` is the client's to mend: it names the status, a stable machine word and, where
+one exists, the place. A `StorageError` is ours: nothing of the request counts as stored.
+"""
+
+from __future__ import annotations
+
+INVALID_EVENT = "Invalid event format."
+UNAUTHORIZED = "Unauthorized"
+TOO_LARGE = "Payload exceeds maximum allowed size (10MB)."
+RATE_LIMITED = "Rate limit exceeded. Please retry later."
+INTERNAL = "Internal server error. Please try again later."
+
+
+class Rejection(Exception):
+    """A request that is answered with an error, decided before anything of it is stored.
+
+    `status` is the HTTP status, `code` a stable word for machines, `error` the sentence for
+    people, `detail` the place or the remedy, `headers` extra response header lines (each
+    ending in CRLF) that the status requires, such as `Allow` or `Retry-After`.
+    """
+
+    def __init__(
+        self, status: int, code: str, error: str, detail: str | None = None, headers: bytes = b""
+    ) -> None:
+        super().__init__(f"{status} {code}: {detail or error}")
+        self.status = status
+        self.code = code
+        self.error = error
+        self.detail = detail
+        self.headers = headers
+
+
+def invalid_event(code: str, detail: str) -> Rejection:
+    """400 for a body that is not what the contract asks for."""
+    return Rejection(400, code, INVALID_EVENT, detail)
+
+
+def unauthorized() -> Rejection:
+    """401: the same words for a missing and for an unknown key, so that neither can be probed."""
+    return Rejection(
+        401,
+        "unauthorized",
+        UNAUTHORIZED,
+        "send the header 'Authorization: Bearer KEY' with a key made by 'ingestd key add NAME'",
+        b"WWW-Authenticate: Bearer\r\n",
+    )
+
+
+def too_large(limit_bytes: int) -> Rejection:
+    """413: the limit is on the uncompressed body."""
+    return Rejection(
+        413, "payload_too_large", TOO_LARGE, f"the uncompressed body may have {limit_bytes} bytes at most"
+    )
+
+
+def overloaded(detail: str, retry_after_s: int) -> Rejection:
+    """429 from back-pressure: `retry_after_s` is whole seconds, at least 1 (RFC 9110 §10.2.3)."""
+    return Rejection(429, "overloaded", RATE_LIMITED, detail, b"Retry-After: %d\r\n" % max(1, retry_after_s))
+
+
+def internal(code: str, detail: str | None = None) -> Rejection:
+    """500: storage failed, or a bug; the client may send the same again."""
+    return Rejection(500, code, INTERNAL, detail)
+
+
+class StorageError(Exception):
+    """The disk refused: the waiting batches are answered with 500 and count as not stored."""
+
+
+class UsageError(Exception):
+    """A command or a setting that cannot be obeyed; the text names it and says what would be right."""

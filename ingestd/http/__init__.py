@@ -1,0 +1,1 @@
+"""The wire: framing, guards, inflate, answers. Knows the ring, never the disk."""

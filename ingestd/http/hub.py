@@ -1,0 +1,87 @@
+"""What all connections of a worker share: the way to the ring, the keys, the budgets, the clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ingestd.config import Settings
+from ingestd.errors import Rejection, overloaded, unauthorized
+from ingestd.events import Batch, Stamper
+from ingestd.keys import Keyring
+from ingestd.ring import Ring
+
+if TYPE_CHECKING:
+    from ingestd.http.protocol import Connection
+
+
+class Hub:
+    """Lives on the loop. `now` is a coarse clock in seconds, moved by `tick`: deadlines need no more."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        keyring: Keyring,
+        ring: Ring,
+        clock: Callable[[], float],
+        drain_bytes_per_s: Callable[[], float],
+        not_ready: Callable[[], str],
+    ) -> None:
+        self.settings = settings
+        self.ring = ring
+        self.keyring = keyring
+        self.now = clock()
+        self.connections: set[Connection] = set()
+        self.inflight_bytes = 0
+        """Bytes of bodies that are being received, inflated, over all connections."""
+        self.is_draining = False
+        self.acks_on_push = settings.ack == "memory"
+        self._clock = clock
+        self._drain_bytes_per_s = drain_bytes_per_s
+        self._not_ready = not_ready
+        self._stampers: dict[str, Stamper] = {}
+
+    def authorize(self, authorization: bytes) -> Stamper:
+        """The Stamper of the key in an Authorization header. Raises Rejection (401)."""
+        scheme, _, secret = authorization.partition(b" ")
+        key = self.keyring.find(secret.strip(b" \t")) if scheme.lower() == b"bearer" else None
+        if key is None:
+            raise unauthorized()
+        stamper = self._stampers.get(key.name)
+        if stamper is None:
+            stamper = self._stampers[key.name] = Stamper(key.name, self.settings.strict_bytes_max)
+        return stamper
+
+    def push(self, batch: Batch) -> None:
+        """Hand a batch to the flusher. Raises Rejection (429) if the ring is full."""
+        if not self.ring.push(batch):
+            raise overloaded("the write queue is full", self.retry_after_s())
+
+    def reserve(self, size: int) -> None:
+        """Count bytes of a body as in flight. Raises Rejection (429), the bytes counted, if over budget."""
+        self.inflight_bytes += size
+        if self.inflight_bytes > self.settings.inflight_bytes_max:
+            raise overloaded("too many bytes of request bodies are in flight", self.retry_after_s())
+
+    def retry_after_s(self) -> int:
+        """Whole seconds until what waits now is written, at the rate of the last commits; 1 to 60."""
+        rate = self._drain_bytes_per_s()
+        return min(60, max(1, math.ceil(self.ring.bytes / rate))) if rate else 1
+
+    def readiness(self) -> Rejection | None:
+        """None if requests are welcome; else the 503 that says why not."""
+        reason = "draining" if self.is_draining else self._not_ready()
+        return Rejection(503, "not_ready", "Not ready.", reason) if reason else None
+
+    def tick(self) -> None:
+        """Move the clock and end what is overdue; called a few times a second."""
+        self.now = now = self._clock()
+        for connection in [c for c in self.connections if c.deadline <= now]:
+            connection.overdue()
+
+    def drain(self) -> None:
+        """Begin the shutdown: idle connections close, busy ones after their answers."""
+        self.is_draining = True
+        for connection in list(self.connections):
+            connection.drain()

@@ -1,0 +1,84 @@
+"""Answers as bytes: heads are prebuilt, a 200 is put together from slices in one write.
+
+Every answer has a JSON body, a Content-Length and a Date (RFC 9110 §6.6.1).
+"""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+
+from ingestd.errors import Rejection
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_encode = msgspec.json.Encoder().encode
+_STATUS_LINES: Final = {s.value: b"HTTP/1.1 %d %s\r\n" % (s.value, s.phrase.encode()) for s in HTTPStatus}
+_CONNECTION: Final = {
+    "default": b"",
+    "close": b"Connection: close\r\n",
+    "keep-alive": b"Connection: keep-alive\r\n",
+}
+_date_second = -1
+_date_line = b""
+
+
+def connection_line(*, keep_alive: bool, is_http10: bool) -> bytes:
+    """What must be said of the connection: 1.1 keeps it and 1.0 closes it where nothing is said."""
+    if not keep_alive:
+        return _CONNECTION["close"]
+    return _CONNECTION["keep-alive" if is_http10 else "default"]
+
+
+def date_line() -> bytes:
+    """The Date header line of this second."""
+    global _date_second, _date_line
+    second = int(time.time())
+    if second != _date_second:
+        _date_line = b"Date: %s\r\n" % formatdate(second, usegmt=True).encode()
+        _date_second = second
+    return _date_line
+
+
+def stored_one(message_id: str, connection: bytes) -> bytes:
+    """200 for /v1/track."""
+    return _ok(b'{"status":"ok","messageId":%s}' % _encode(message_id), connection)
+
+
+def stored_many(message_ids: list[str], connection: bytes) -> bytes:
+    """200 for /v1/bulk-track."""
+    return _ok(b'{"status":"ok","messageIds":%s}' % _encode(message_ids), connection)
+
+
+def _ok(body: bytes, connection: bytes) -> bytes:
+    return (
+        b"HTTP/1.1 200 OK\r\n%s%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+        % (date_line(), connection, len(body), body)
+    )  # fmt: skip
+
+
+def probe(status: int, body: bytes, connection: bytes, *, is_head: bool) -> bytes:
+    """An answer of /healthz or /readyz; HEAD gets the same head and no body (RFC 9110 §9.3.2)."""
+    head = _head(status, connection, len(body), b"Cache-Control: no-store\r\n")
+    return head if is_head else head + body
+
+
+def rejected(rejection: Rejection, connection: bytes, *, is_head: bool = False) -> bytes:
+    """The answer for a Rejection."""
+    body = {"error": rejection.error, "code": rejection.code}
+    if rejection.detail:
+        body["detail"] = rejection.detail
+    encoded = _encode(body)
+    head = _head(rejection.status, connection, len(encoded), rejection.headers)
+    return head if is_head else head + encoded
+
+
+def _head(status: int, connection: bytes, body_bytes: int, extra: bytes) -> bytes:
+    return (
+        b"%s%s%s%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        % (_STATUS_LINES[status], date_line(), connection, extra, body_bytes)
+    )  # fmt: skip

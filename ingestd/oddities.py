@@ -1,0 +1,138 @@
+"""Valid or nearly valid JSON that some reader of the segments refuses, and what becomes of it.
+
+| in an event | measured with jq 1.6, DuckDB 2.0, Polars 2.1, ClickHouse 26.9 | here |
+|--|--|--|
+| a name twice in one object | DuckDB, Polars and ClickHouse refuse the whole file | the last one stays |
+| a number beyond a double (`1e999`) | Polars refuses the whole file | 400 |
+| more than 127 levels | DuckDB and jq refuse the whole file | 400 from 101 levels on |
+| a lone surrogate (`\\ud800`) | all refuse | U+FFFD in its place |
+| `23:59:60`, year 0000 | all read it | kept |
+
+JavaScript clients make lone surrogates of cut-off emoji: one must not cost the batch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Raw
+
+from ingestd.errors import Rejection, invalid_event
+
+Timestamp = Annotated[datetime, Meta(tz=True)]
+
+DEPTH_MAX: Final = 100
+
+_encoder = msgspec.json.Encoder()
+_decode_any = msgspec.json.Decoder().decode
+
+# A pair is matched whole and kept; an escaped backslash is consumed so that `\\ud800` is text.
+_SURROGATES: Final = re.compile(
+    rb"\\\\"
+    rb"|\\u[dD][89aAbB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
+
+# A double holds every integer of up to 308 digits; decoding has refused floats out of range.
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{309}")
+
+_RFC3339: Final = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:[Zz]|([+-])(\d\d):?(\d\d))", re.ASCII
+)
+
+
+def is_plain(body: bytes) -> bool:
+    """True if it is proven that no reader can take offence at `body`; False if it must be looked at.
+
+    Bytes that come back equal from decoding and encoding have no name twice at any depth. Raises
+    RecursionError for endless nesting.
+    """
+    if body.count(b"{") + body.count(b"[") > DEPTH_MAX:
+        return False
+    try:
+        value = _decode_any(body)
+    except msgspec.ValidationError:
+        return False
+    return bool(_encoder.encode(value) == body) and not _LONG_NUMBER.search(body)
+
+
+def resolved(body: bytes) -> bytes:
+    """`body` with every name once in its object (the last one stays), else the very same bytes.
+
+    Numbers keep their spelling. Raises Rejection (400) for what cannot be kept readable.
+    """
+    repeated = False
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal repeated
+        members = dict(pairs)
+        repeated |= len(members) != len(pairs)
+        return members
+
+    value = json.loads(body.decode(), object_pairs_hook=once, parse_float=_number, parse_int=_number)
+    if _depth(value) > DEPTH_MAX:
+        raise too_deep()
+    return _encoder.encode(value) if repeated else body
+
+
+def _number(text: str) -> Raw:
+    """The number as it is spelled. Raises Rejection where a double cannot hold it."""
+    if (len(text) > 17 or "e" in text or "E" in text) and math.isinf(float(text)):
+        shown = text if len(text) <= 20 else f"{text[:17]}..."
+        raise invalid_event("number_out_of_range", f"the number {shown} is beyond 1.7976931348623157e308")
+    return Raw(text.encode())
+
+
+def _depth(value: Any) -> int:
+    """Levels of objects and arrays, counted without recursion; stops once there are too many."""
+    depth = 0
+    level = [value]
+    while level and depth <= DEPTH_MAX:
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(item.values())
+            elif isinstance(item, list):
+                below.extend(item)
+        depth += any(isinstance(item, dict | list) for item in level)
+        level = below
+    return depth
+
+
+def too_deep() -> Rejection:
+    """400 for nesting beyond DEPTH_MAX."""
+    return invalid_event("too_deep", f"nested deeper than {DEPTH_MAX} levels")
+
+
+def without_lone_surrogates(body: bytes) -> bytes:
+    """`body` with U+FFFD for each unpaired surrogate escape."""
+    if b"\\u" not in body:
+        return body
+    return _SURROGATES.sub(lambda m: rb"\ufffd" if len(m[0]) == 6 else m[0], body)
+
+
+def is_rfc3339(text: str) -> bool:
+    """RFC 3339 §5.6 with what msgspec leaves out: leap seconds (23:59:60 UTC) and the year 0000."""
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        return False
+    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    offset_h, offset_m = int(match[8] or 0), int(match[9] or 0)
+    try:
+        # 2000 stands in for 0000: both are leap years (RFC 3339 appendix C), datetime begins with 1.
+        local = datetime(year or 2000, month, day, hour, minute, min(second, 59))
+    except ValueError:
+        return False
+    if second > 60 or offset_h > 23 or offset_m > 59:
+        return False
+    if second == 60:
+        offset = timedelta(hours=offset_h, minutes=offset_m)
+        # Only the time of day is asked for, so a year at the edge of datetime's range must not matter.
+        utc = local.replace(year=2000) + (offset if match[7] == "-" else -offset)
+        return (utc.hour, utc.minute) == (23, 59)
+    return True

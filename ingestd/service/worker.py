@@ -1,0 +1,199 @@
+"""One worker: a loop, a ring, a flusher thread, an open segment; built, run and ended here.
+
+The only room that knows both the wire and the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+from functools import partial
+from pathlib import Path
+
+import uvloop
+
+from ingestd import __version__
+from ingestd.config import Settings
+from ingestd.errors import StorageError, UsageError
+from ingestd.events import Batch
+from ingestd.http.hub import Hub
+from ingestd.http.protocol import Connection
+from ingestd.keys import Keyring
+from ingestd.ring import Ring
+from ingestd.service import keyfile
+from ingestd.storage import recovery
+from ingestd.storage.disk import Disk
+from ingestd.storage.flusher import Flusher
+from ingestd.storage.segment import open_directory
+
+log = logging.getLogger("ingestd.worker")
+
+_TICK_S = 0.25
+_KEYS_TICKS = 4
+_BACKLOG = 4096
+
+
+def serve(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit status. Raises UsageError, StorageError."""
+    if settings.workers != 1:
+        raise UsageError(f"--workers {settings.workers}: this version runs one worker; say --workers 1")
+    disk = Disk()
+    data_dir = Path(settings.data_dir)
+    disk.make_directory(data_dir)
+    lock = disk.lock(data_dir / "lock")
+    try:
+        disk.make_directory(open_directory(data_dir))
+        for recovered in recovery.recover_all(disk, data_dir):
+            log.warning("recovery: %s", recovered)
+        made = keyfile.ensure_one(disk, data_dir)
+        return uvloop.run(_Worker(settings, disk).run(made))
+    finally:
+        disk.close(lock)
+
+
+class _Worker:
+    def __init__(self, settings: Settings, disk: Disk) -> None:
+        self._settings = settings
+        self._disk = disk
+        self._data_dir = Path(settings.data_dir)
+        self._ring = Ring(settings.ring_batches_max, settings.ring_bytes_max)
+        self._flusher = Flusher(settings, disk, self._ring, self._acknowledge, socket.gethostname())
+        self._keyring = Keyring()
+        self._keys_stamp: object = None
+        self._stopping = asyncio.Event()
+
+    async def run(self, first_secret: str | None) -> int:
+        """Serve until a signal; then answer what is in flight, commit, seal. Returns the exit status."""
+        self._loop = asyncio.get_running_loop()
+        self._hub = Hub(
+            self._settings,
+            self._keyring,
+            self._ring,
+            clock=self._loop.time,
+            drain_bytes_per_s=lambda: self._flusher.bytes_per_s,
+            not_ready=self._not_ready,
+        )
+        self._reload_keys()
+        server, address = await self._listen()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop, number)
+        self._flusher.start()
+        # What lives now lives until the end; collecting it again and again costs time.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+        ticking = asyncio.create_task(self._tick())
+        log.info("ingestd %s listens on %s, data in %s", __version__, address, self._data_dir.resolve())
+        if first_secret is not None:
+            keyfile.show_first(first_secret, self._settings.listen)
+        await self._stopping.wait()
+        server.close()
+        await self._drain()
+        ticking.cancel()
+        return 0 if self._flusher.events_failed == 0 else 1
+
+    async def _listen(self) -> tuple[asyncio.Server, str]:
+        listen = self._settings.listen
+        make = partial(Connection, self._hub)
+        try:
+            if listen.startswith("unix:"):
+                path = listen.removeprefix("unix:")
+                _remove_stale_socket(path)
+                return await self._loop.create_unix_server(make, path, backlog=_BACKLOG), listen
+            host, port = parse_address(listen)
+            server = await self._loop.create_server(make, host, port, backlog=_BACKLOG)
+        except OSError as e:
+            raise UsageError(f"--listen {listen}: {e.strerror or e}") from e
+        name = server.sockets[0].getsockname()
+        return server, f"http://{f'[{name[0]}]' if ':' in name[0] else name[0]}:{name[1]}"
+
+    async def _tick(self) -> None:
+        ticks = 0
+        while True:
+            await asyncio.sleep(_TICK_S)
+            self._hub.tick()
+            ticks += 1
+            if ticks % _KEYS_TICKS == 0:
+                self._reload_keys()
+
+    def _reload_keys(self) -> None:
+        """Take up a changed keys.toml; one that cannot be read leaves the old keys in force."""
+        path = keyfile.path(self._data_dir)
+        try:
+            stamp = self._disk.stamp(path)
+            if stamp == self._keys_stamp:
+                return
+            self._keys_stamp = stamp
+            self._keyring.replace(keyfile.load(self._disk, self._data_dir))
+            log.info("keys loaded: %d", len(self._keyring))
+        except (UsageError, StorageError) as e:
+            log.error("keys not reloaded, the old ones stay: %s", e)
+
+    def _acknowledge(self, batches: list[Batch], error: StorageError | None) -> None:
+        """On the flusher's thread: one hop to the loop for the whole commit."""
+        self._loop.call_soon_threadsafe(_deliver, batches, error)
+
+    def _not_ready(self) -> str:
+        if not self._flusher.alive:
+            return "the flusher has ended"
+        return f"storage fails: {self._flusher.error}" if self._flusher.error else ""
+
+    def _stop(self, number: int) -> None:
+        if not self._stopping.is_set():
+            log.info("%s: stopping", signal.Signals(number).name)
+            self._stopping.set()
+
+    async def _drain(self) -> None:
+        """In the order of the data's way: requests, ring, segment."""
+        hub, flusher = self._hub, self._flusher
+        hub.drain()
+        log.info(
+            "drain: %d connections open, %d batches in the ring", len(hub.connections), self._ring.batches
+        )
+        end = self._loop.time() + self._settings.drain_timeout_s
+        while hub.connections and self._loop.time() < end:
+            await asyncio.sleep(0.02)
+        for connection in list(hub.connections):
+            connection.abort()
+        flusher.stop()
+        await asyncio.to_thread(flusher.join)
+        log.info(
+            "stopped: %d events stored in %d commits, %d refused by storage, %d segments sealed",
+            flusher.events_stored,
+            flusher.commits,
+            flusher.events_failed,
+            flusher.segments_sealed,
+        )
+
+
+def _deliver(batches: list[Batch], error: StorageError | None) -> None:
+    for batch in batches:
+        assert batch.ack is not None
+        batch.ack(error)
+
+
+def parse_address(listen: str) -> tuple[str, int]:
+    """HOST:PORT, with brackets around an IPv6 host. Raises UsageError."""
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"--listen {listen}: say HOST:PORT, such as 127.0.0.1:8080, or unix:PATH")
+    return host.strip("[]") or "0.0.0.0", int(port)
+
+
+def _remove_stale_socket(path: str) -> None:
+    """A socket file that nobody listens on is left over from a crash; a live one is an error."""
+    if not os.path.exists(path):
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except OSError:
+            return
+    raise UsageError(f"--listen unix:{path}: another process listens there")

@@ -1,0 +1,1 @@
+"""The disk: segments, recovery, the flusher. Knows the ring, never the wire."""

@@ -1,0 +1,331 @@
+"""A segment: a file of zstd frames that any zstd reader can read, and that proves itself.
+
+File name: `<YYYYMMDDTHHMMSS.mmmZ>-<node>-w<worker>-<sequence>.ndjson.zst`, the time it was opened
+first, so that names sort by time; `.open` is appended while it is written. All integers are
+little-endian, all checksums are CRC-32 (ISO-HDLC, as in zlib), times are milliseconds since 1970.
+
+    segment  = commit commit … [footer]            a sealed segment has the footer
+    commit   = frame trailer                       made durable together
+    frame    = one whole zstd frame (RFC 8878 §3.1.1): content size and checksum on;
+               its content is NDJSON, one event a line, each line ended by LF
+    trailer  = skippable frame (§3.1.2), magic 0x184D2A5D, size 44:
+        offset size field
+             0    4 "IGT1"                         magic and version
+             4    4 sequence                       of the commit in this segment, from 0
+             8    4 events                         lines in the frame
+            12    4 content bytes                  uncompressed size of the frame
+            16    4 frame bytes                    compressed size of the frame
+            20    8 first receivedAt
+            28    4 last receivedAt                as milliseconds after the first
+            32    4 checksum of the frame
+            36    4 checksum of the trailer before  0 in the first: a lost or moved commit shows
+            40    4 checksum of bytes 0 to 39
+    footer   = skippable frame, magic 0x184D2A5E:
+        entry …                                    one per commit, 24 bytes: offset of the frame (8),
+                                                   events (4), first receivedAt (8), last after it (4)
+        totals                                     commits (4), events (8), content bytes (8),
+                                                   frame bytes (8)
+        digest                                     SHA-256 of all trailers' 44 bytes, in order (32)
+        tail                                       checksum of the payload so far (4),
+                                                   payload size (4), "IGFOOT1\\n" (8)
+
+A file must begin with a data frame: measured, Polars cannot read one that begins with a
+skippable frame, while every reader tried passes over skippable frames after it.
+
+Reading: walk from the start; a commit counts if its frame's and trailer's checksums, sequence and
+chain are right. What follows the last good commit is a *torn tail* if no later commit or footer can
+be recognised in it (a crash), else the file is *damaged* in the middle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+from zlib import crc32
+
+import zstandard
+
+from ingestd.errors import StorageError
+from ingestd.storage.disk import Disk
+
+SUFFIX: Final = ".ndjson.zst"
+OPEN_SUFFIX: Final = SUFFIX + ".open"
+TORN_SUFFIX: Final = SUFFIX + ".torn"
+
+_FRAME_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+_SKIPPABLE: Final = struct.Struct("<II")
+_TRAILER: Final = struct.Struct("<4sIIIIQIIII")
+_TRAILER_SIZE: Final = _SKIPPABLE.size + _TRAILER.size
+_TRAILER_HEAD: Final = _SKIPPABLE.pack(0x184D2A5D, _TRAILER.size) + b"IGT1"
+_FOOTER_MAGIC: Final = 0x184D2A5E
+_FOOTER_END: Final = b"IGFOOT1\n"
+_ENTRY: Final = struct.Struct("<QIQI")
+_TOTALS: Final = struct.Struct("<IQQQ")
+_TAIL: Final = struct.Struct("<II8s")
+_FOOTER_FIXED: Final = _TOTALS.size + 32 + _TAIL.size
+_NAME: Final = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)\d{4}\.\d{3}Z-.+-w\d+-\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Where one commit stands in its segment, and what its trailer says of it."""
+
+    offset: int
+    frame_bytes: int
+    content_bytes: int
+    events: int
+    first_ms: int
+    last_ms: int
+
+    @property
+    def end(self) -> int:
+        """The offset after its trailer."""
+        return self.offset + self.frame_bytes + _TRAILER_SIZE
+
+
+@dataclass(slots=True)
+class Chain:
+    """What a segment is made of so far: enough to append the next trailer and to write the footer."""
+
+    commits: list[Commit] = field(default_factory=list)
+    checksum: int = 0
+    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+    @property
+    def end(self) -> int:
+        """The offset after the last commit."""
+        return self.commits[-1].end if self.commits else 0
+
+    @property
+    def events(self) -> int:
+        """Events in all commits."""
+        return sum(commit.events for commit in self.commits)
+
+    def trailer(self, frame: bytes, content_bytes: int, events: int, first_ms: int, last_ms: int) -> bytes:
+        """The trailer for the next commit; changes nothing, so that a failed write leaves no trace."""
+        body = _TRAILER.pack(
+            b"IGT1",
+            len(self.commits),
+            events,
+            content_bytes,
+            len(frame),
+            first_ms,
+            max(0, last_ms - first_ms),
+            crc32(frame),
+            self.checksum,
+            0,
+        )[:-4]
+        return _TRAILER_HEAD[:8] + body + crc32(body).to_bytes(4, "little")
+
+    def append(self, trailer: bytes) -> Commit:
+        """Take up a commit by its trailer (whole, with its skippable head), now that it counts."""
+        body = trailer[_SKIPPABLE.size :]
+        _, _, events, content_bytes, frame_bytes, first_ms, after_ms, _, _, checksum = _TRAILER.unpack(body)
+        commit = Commit(self.end, frame_bytes, content_bytes, events, first_ms, first_ms + after_ms)
+        self.commits.append(commit)
+        self.checksum = checksum
+        self.digest.update(body)
+        return commit
+
+    def footer(self) -> bytes:
+        """The footer for these commits."""
+        payload = b"".join(
+            _ENTRY.pack(c.offset, c.events, c.first_ms, c.last_ms - c.first_ms) for c in self.commits
+        )
+        payload += _TOTALS.pack(
+            len(self.commits),
+            self.events,
+            sum(c.content_bytes for c in self.commits),
+            sum(c.frame_bytes for c in self.commits),
+        )
+        payload += self.digest.digest()
+        size = len(payload) + _TAIL.size
+        return _SKIPPABLE.pack(_FOOTER_MAGIC, size) + payload + _TAIL.pack(crc32(payload), size, _FOOTER_END)
+
+
+State = Literal["sealed", "open", "torn", "damaged"]
+
+
+@dataclass(slots=True)
+class Walk:
+    """What a walk over a segment's bytes found: its good commits, its state, and what is wrong."""
+
+    chain: Chain
+    state: State
+    problem: str = ""
+
+
+def walk(data: bytes, chain: Chain | None = None) -> Walk:
+    """Check every commit of a segment; with `chain`, `data` is what stands after it. Never raises."""
+    chain = chain or Chain()
+    base = chain.end
+    while True:
+        position = chain.end - base
+        if position == len(data):
+            return Walk(chain, "open")
+        if chain.commits and data[position : position + 4] == _FOOTER_MAGIC.to_bytes(4, "little"):
+            if data[position:] == chain.footer():
+                return Walk(chain, "sealed")
+            problem = f"the footer at byte {chain.end} does not fit the commits before it"
+            break
+        problem = _next_commit(data, position, chain)
+        if problem:
+            break
+    state: State = "damaged" if _goes_on(data, position, len(chain.commits)) else "torn"
+    return Walk(chain, state, problem)
+
+
+def _next_commit(data: bytes, position: int, chain: Chain) -> str:
+    """Append the commit at `position` to the chain, or say what is wrong with it."""
+    frame_bytes = frame_length(data, position)
+    if frame_bytes is None:
+        return f"no whole zstd frame at byte {position}"
+    frame_end = position + frame_bytes
+    trailer = data[frame_end : frame_end + _TRAILER_SIZE]
+    if len(trailer) < _TRAILER_SIZE or not trailer.startswith(_TRAILER_HEAD):
+        return f"no whole trailer at byte {frame_end}"
+    body = trailer[_SKIPPABLE.size :]
+    _, sequence, _, _, told_bytes, _, _, frame_crc, before, own = _TRAILER.unpack(body)
+    if crc32(body[:-4]) != own:
+        return f"the trailer at byte {frame_end} has a wrong checksum"
+    if (sequence, before) != (len(chain.commits), chain.checksum):
+        return f"commit {sequence} at byte {position} stands where {len(chain.commits)} should"
+    if told_bytes != frame_bytes or crc32(memoryview(data)[position:frame_end]) != frame_crc:
+        return f"the frame at byte {position} has a wrong checksum"
+    chain.append(trailer)
+    return ""
+
+
+def _goes_on(data: bytes, position: int, sequence: int) -> bool:
+    """True if a whole trailer of a later commit, or a footer, stands after `position`.
+
+    The trailer of commit `sequence` itself at the very end is no proof: of one torn write, the last
+    sector may be on disk and an earlier one not.
+    """
+    found = data.find(_TRAILER_HEAD, position)
+    while found >= 0:
+        body = data[found + _SKIPPABLE.size : found + _TRAILER_SIZE]
+        if len(body) == _TRAILER.size and crc32(body[:-4]) == int.from_bytes(body[-4:], "little"):
+            last = found + _TRAILER_SIZE == len(data)
+            if not (last and _TRAILER.unpack(body)[1] == sequence):
+                return True
+        found = data.find(_TRAILER_HEAD, found + 1)
+    if not data.endswith(_FOOTER_END) or len(data) - position < _FOOTER_FIXED:
+        return False
+    checksum, size, _ = _TAIL.unpack(data[-_TAIL.size :])
+    return crc32(data[len(data) - size : -_TAIL.size]) == int(checksum)
+
+
+def frame_length(data: bytes, position: int) -> int | None:
+    """The size of the whole zstd frame that begins here, from its block headers (RFC 8878 §3.1.1)."""
+    if data[position : position + 4] != _FRAME_MAGIC or position + 5 > len(data):
+        return None
+    descriptor = data[position + 4]
+    single_segment = descriptor >> 5 & 1
+    at = position + 5 + (not single_segment) + (0, 1, 2, 4)[descriptor & 3]
+    at += (single_segment, 2, 4, 8)[descriptor >> 6]
+    last = 0
+    while not last:
+        if at + 3 > len(data):
+            return None
+        header = int.from_bytes(data[at : at + 3], "little")
+        last, kind, size = header & 1, header >> 1 & 3, header >> 3
+        at += 3 + (1 if kind == 1 else size)
+    at += 4 * (descriptor >> 2 & 1)
+    return at - position if at <= len(data) else None
+
+
+def sealed_path(data_dir: Path, name: str) -> Path:
+    """Where the segment of this name (without suffix) belongs once it is sealed."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise StorageError(f"{name!r} is not the name of a segment")
+    year, month, day, hour = match.groups()
+    return data_dir / "segments" / f"date={year}-{month}-{day}" / f"hour={hour}" / (name + SUFFIX)
+
+
+def open_directory(data_dir: Path) -> Path:
+    """Where segments are while they are written."""
+    return data_dir / "open"
+
+
+def publish(disk: Disk, data_dir: Path, path: Path, name: str) -> Path:
+    """Move a file with a durable footer to its sealed place, durably; the last step of sealing."""
+    target = sealed_path(data_dir, name)
+    disk.make_directory(target.parent)
+    disk.rename(path, target)
+    disk.sync_directory(target.parent)
+    disk.sync_directory(path.parent)
+    return target
+
+
+class Segment:
+    """The open segment of one worker. Not thread-safe: the flusher owns it."""
+
+    def __init__(self, disk: Disk, data_dir: Path, name: str, zstd_level: int) -> None:
+        """Create the file, durably. Raises StorageError."""
+        self.name = name
+        self.chain = Chain()
+        self._disk = disk
+        self._data_dir = data_dir
+        self._compressor = zstandard.ZstdCompressor(
+            level=zstd_level, write_checksum=True, write_content_size=True
+        )
+        self._path = open_directory(data_dir) / (name + OPEN_SUFFIX)
+        self._fd = disk.create(self._path)
+        try:
+            disk.sync_directory(self._path.parent)
+        except StorageError:
+            disk.close(self._fd)
+            raise
+
+    @property
+    def size(self) -> int:
+        """Bytes of good commits."""
+        return self.chain.end
+
+    def commit(self, lines: bytes, events: int, first_ms: int, last_ms: int, *, sync: bool) -> None:
+        """Write one commit, and with `sync` return when it is on stable storage.
+
+        Raises StorageError; then the segment must be abandoned and not be used again.
+        """
+        frame = self._compressor.compress(lines)
+        trailer = self.chain.trailer(frame, len(lines), events, first_ms, last_ms)
+        self._disk.write(self._fd, frame + trailer)
+        if sync:
+            self._disk.fdatasync(self._fd)
+        self.chain.append(trailer)
+
+    def seal(self) -> Path:
+        """Write the footer, make all durable, move the file to its place. Raises StorageError."""
+        self._disk.write(self._fd, self.chain.footer())
+        self._disk.fdatasync(self._fd)
+        self._disk.close(self._fd)
+        return publish(self._disk, self._data_dir, self._path, self.name)
+
+    def abandon(self) -> Path:
+        """Give the file up where its last good commit ends; it is never synced again.
+
+        Cutting keeps a batch that was answered 500 from being read back. If the disk refuses even
+        that, recovery may find the batch whole: a 500 says 'not promised', not 'not there'.
+        """
+        try:
+            self._disk.truncate(self._fd, self.size)
+        except StorageError:
+            pass
+        finally:
+            self._disk.close(self._fd)
+        return self._path
+
+
+def new_name(opened: datetime, node: str, worker: int, sequence: int) -> str:
+    """A segment's name without suffix; `node` is cut to letters, digits and dots."""
+    opened = opened.astimezone(UTC)
+    node = re.sub(r"[^A-Za-z0-9.]+", "-", node).strip("-") or "node"
+    stamp = f"{opened:%Y%m%dT%H%M%S}.{opened.microsecond // 1000:03d}Z"
+    return f"{stamp}-{node}-w{worker}-{sequence:06d}"
