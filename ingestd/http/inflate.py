@@ -7,59 +7,82 @@ same interface; where its wheel is missing, zlib does the work.
 from __future__ import annotations
 
 import zlib
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 from ingestd.errors import Rejection, invalid_event, too_large
 
-_Error: tuple[type[Exception], ...]
+
+class Inflater(NamedTuple):
+    """A module with zlib's interface: how it makes a decompressor, and what that raises."""
+
+    decompressobj: Callable[..., Any]
+    error: type[Exception]
+
+
+ZLIB: Final = Inflater(zlib.decompressobj, zlib.error)
+ISAL: Inflater | None
 try:
     from isal import isal_zlib
 
-    _decompressobj: Any = isal_zlib.decompressobj
-    _Error = (isal_zlib.IsalError, zlib.error)
+    # Its type stubs take the exception for an instance of itself.
+    _isal_zlib: Any = isal_zlib
+    ISAL = Inflater(_isal_zlib.decompressobj, _isal_zlib.IsalError)
 except ImportError:
-    _decompressobj = zlib.decompressobj
-    _Error = (zlib.error,)
+    ISAL = None
+FASTEST: Final = ISAL or ZLIB
 
+BUFFER_BYTES: Final = 1024 * 1024
 _GZIP_WBITS: Final = 31
-_BUFFER_BYTES: Final = 64 * 1024
+
+
+def compressed_bytes_max(limit_bytes: int) -> int:
+    """The most that a gzip body of `limit_bytes` may weigh itself.
+
+    Stored blocks make gzip larger than what it holds by less than 1/1000 (RFC 1951 §3.2.4); without
+    this bound, empty members and empty blocks would be read without end and never inflate to a byte.
+    """
+    return limit_bytes + limit_bytes // 1000 + 1024
 
 
 class Gunzip:
     """One gzip body of one or more members (RFC 1952 §2.2)."""
 
-    __slots__ = ("_inflated_bytes", "_limit_bytes", "_member", "_parts", "_started")
+    __slots__ = ("_fed_bytes", "_inflated_bytes", "_inflater", "_limit_bytes", "_member", "_parts")
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, inflater: Inflater = FASTEST) -> None:
         self._limit_bytes = limit_bytes
+        self._inflater = inflater
+        self._fed_bytes = 0
         self._inflated_bytes = 0
         self._parts: list[bytes] = []
-        self._member = _decompressobj(wbits=_GZIP_WBITS)
-        self._started = False
+        self._member = inflater.decompressobj(wbits=_GZIP_WBITS)
 
     def feed(self, data: bytes) -> int:
         """Inflate a piece of the body; returns the bytes it became. Raises Rejection (400, 413)."""
         before = self._inflated_bytes
+        self._fed_bytes += len(data)
+        if self._fed_bytes > compressed_bytes_max(self._limit_bytes):
+            raise too_large(self._limit_bytes)
         try:
             while data:
                 if self._member.eof:
-                    self._member = _decompressobj(wbits=_GZIP_WBITS)
-                self._started = True
+                    self._member = self._inflater.decompressobj(wbits=_GZIP_WBITS)
                 room = self._limit_bytes - self._inflated_bytes
-                part = self._member.decompress(data, min(room, _BUFFER_BYTES * 16) + 1)
+                part = self._member.decompress(data, min(room + 1, BUFFER_BYTES))
                 if part:
                     self._inflated_bytes += len(part)
                     if self._inflated_bytes > self._limit_bytes:
                         raise too_large(self._limit_bytes)
                     self._parts.append(part)
                 data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
-        except _Error as e:
+        except self._inflater.error as e:
             raise _invalid_gzip(str(e)) from None
         return self._inflated_bytes - before
 
     def finish(self) -> bytes:
         """The whole inflated body. Raises Rejection (400) if the stream is not at an end."""
-        if not self._started or not self._member.eof:
+        if not self._member.eof:
             raise _invalid_gzip("the stream ends before its end")
         return b"".join(self._parts)
 
