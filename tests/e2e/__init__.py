@@ -1,0 +1,1 @@
+"""The real process, end to end: over sockets, signals and files."""
