@@ -1,10 +1,14 @@
 """From the bytes of a body to a Batch: validated, ids made, one NDJSON line per event.
 
-The fast way reads the body twice and builds no values: once typed, to validate what the
-contract names (`properties` is checked to be an object, its contents are skipped), and once
-into `dict[str, Raw]` of each event's own top level. That second reading is what makes a name
-stand once in a line (the last value wins, as in JSON.parse) and lets the stamps take the place
-of a client's own `receivedAt` and `source`; the values are the client's bytes, never re-spelled.
+The body is read typed, to validate what the contract names (`properties` is checked to be an
+object, its contents are skipped), and once more for the client's bytes, which are never
+re-spelled. A line is made in one of two ways:
+
+- *spliced*, where no object has a name twice: the event's own bytes with the stamps before its
+  closing brace. Bodies up to `strict_bytes_max` are proven to be so (`oddities.is_plain`).
+- *merged*, where that is not known: the event's top level as `dict[str, Raw]`, in which a name
+  stands once (the last value wins, as in JSON.parse) and the stamps take the place of a client's own.
+
 Everything odd (lone surrogates, leap seconds, repeated names deeper down) goes through
 `oddities`, which costs the rest nothing.
 """
@@ -17,34 +21,41 @@ from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from ingestd import oddities
-from ingestd.errors import Rejection, StorageError, invalid_event
+from ingestd.errors import StorageError, invalid_event
 
 Ack = Callable[["StorageError | None"], None]
+
+
+_ABSENT: Final = Raw()
 
 
 class _Object(Struct):
     """An object whose members are skipped, not decoded."""
 
 
-class Event(Struct, gc=False):
-    """What the contract names of an event; other fields are kept without being read."""
+class _Named(Struct, gc=False, kw_only=True):
+    """What is read of an event besides its timestamp; other fields are kept without being read."""
 
     event: str
     properties: _Object
+    messageId: str | UnsetType | None = UNSET
+    receivedAt: Raw = _ABSENT
+    source: Raw = _ABSENT
+
+
+class Event(_Named, gc=False, kw_only=True):
+    """An event of the contract."""
+
     timestamp: oddities.Timestamp
-    messageId: str | None = None
 
 
-class LooseEvent(Struct, gc=False):
+class LooseEvent(_Named, gc=False, kw_only=True):
     """An Event whose timestamp is judged by `oddities.is_rfc3339`: the slow way, for leap seconds."""
 
-    event: str
-    properties: _Object
     timestamp: str
-    messageId: str | None = None
 
 
 class Batch:
@@ -60,61 +71,105 @@ class Batch:
         self.ack: Ack | None = None
 
 
-class _Form:
+class Form:
     """The decoders for one kind of body: one event, or an array of events."""
 
-    __slots__ = ("is_array", "loose", "rows", "typed")
+    __slots__ = ("is_array", "loose", "typed")
 
-    def __init__(self, is_array: bool) -> None:
+    def __init__(self, *, is_array: bool) -> None:
         def decoder(item: Any) -> msgspec.json.Decoder[Any]:
             return msgspec.json.Decoder(Annotated[list[item], Meta(min_length=1)] if is_array else item)
 
         self.is_array = is_array
         self.typed = decoder(Event)
         self.loose = decoder(LooseEvent)
-        self.rows = decoder(dict[str, Raw])
 
 
-ONE: Final = _Form(is_array=False)
-MANY: Final = _Form(is_array=True)
+ONE: Final = Form(is_array=False)
+MANY: Final = Form(is_array=True)
 
 _encoder = msgspec.json.Encoder()
+_raws = msgspec.json.Decoder(list[Raw]).decode
+_row = msgspec.json.Decoder(dict[str, Raw]).decode
+_rows = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 _NEWLINES_TO_SPACES: Final = bytes(0x20 if c in b"\r\n" else c for c in range(256))
 
 
 class Stamper:
     """Makes Batches for one key: holds the bytes of its `source` and of the current `receivedAt`."""
 
-    __slots__ = ("_received_at", "_received_ms", "_source", "_strict_bytes_max")
+    __slots__ = ("_received_at", "_received_ms", "_source", "_stamps", "_strict_bytes_max")
 
     def __init__(self, source: str, strict_bytes_max: int) -> None:
         self._source = Raw(_encoder.encode(source))
         self._strict_bytes_max = strict_bytes_max
         self._received_ms = -1
         self._received_at = Raw()
+        self._stamps = b""
 
-    def batch(self, body: bytes, form: _Form) -> Batch:
+    def batch(self, body: bytes, form: Form) -> Batch:
         """Validate `body` (the whole, inflated) and make its lines. Raises Rejection (400)."""
         received_ms = time.time_ns() // 1_000_000
         if received_ms != self._received_ms:
             self._received_ms = received_ms
             self._received_at = Raw(b'"%s"' % rfc3339_ms(received_ms))
-        body, events = _validated(body, form, self._strict_bytes_max)
-        rows = form.rows.decode(body)
-        if not form.is_array:
-            rows = [rows]
-        message_ids = [event.messageId or "" for event in events]
-        if not all(message_ids):
-            _make_ids(message_ids, rows, received_ms)
+            self._stamps = b',"receivedAt":%b,"source":%b}\n' % (self._received_at, self._source)
+        body, events, is_plain = _validated(body, form, self._strict_bytes_max)
+        message_ids = _message_ids(events, received_ms)
+        if not is_plain:
+            rows = _rows(body) if form.is_array else [_row(body)]
+            lines = self._merged(rows, events, message_ids)
+        elif not form.is_array and _is_complete(events[0]):
+            lines = body.strip()[:-1] + self._stamps
+        else:
+            raws = _raws(body) if form.is_array else [Raw(body.strip())]
+            lines = self._spliced(raws, events, message_ids)
+        return Batch(lines, message_ids, received_ms)
+
+    def _spliced(self, raws: list[Raw], events: list[_Named], message_ids: list[str]) -> bytes:
+        """Lines of events in which no name stands twice."""
+        stamps = self._stamps
+        if all(map(_is_complete, events)):
+            return stamps.join([memoryview(raw)[:-1] for raw in raws]) + stamps
+        lines: list[bytes | memoryview] = []
+        for raw, event, message_id in zip(raws, events, message_ids, strict=True):
+            if _is_complete(event):
+                lines += (memoryview(raw)[:-1], stamps)
+            elif event.messageId is UNSET and event.receivedAt is _ABSENT and event.source is _ABSENT:
+                lines += (memoryview(raw)[:-1], b',"messageId":"%b"' % message_id.encode(), stamps)
+            else:
+                lines.append(self._merged([_row(raw)], [event], [message_id]))
+        return b"".join(lines)
+
+    def _merged(self, rows: list[dict[str, Raw]], events: list[_Named], message_ids: list[str]) -> bytes:
+        """Lines of events that bring a stamped name of their own, or perhaps a name twice."""
         received_at, source = self._received_at, self._source
         for row in rows:
             row["receivedAt"] = received_at
             row["source"] = source
-        return Batch(_encoder.encode_lines(rows), message_ids, received_ms)
+        for i, event in enumerate(events):
+            if not event.messageId:
+                rows[i]["messageId"] = Raw(b'"%b"' % message_ids[i].encode())
+        return _encoder.encode_lines(rows)
 
 
-def _validated(body: bytes, form: _Form, strict_bytes_max: int) -> tuple[bytes, list[Event]]:
-    """The body, mended where it is odd, and its events. Raises Rejection (400)."""
+def _is_complete(event: _Named) -> bool:
+    """True if the event has an id and no stamped name of its own."""
+    return bool(event.messageId) and event.receivedAt is _ABSENT and event.source is _ABSENT
+
+
+def _message_ids(events: list[_Named], now_ms: int) -> list[str]:
+    """The clients' ids, and a UUIDv7 where there is none."""
+    message_ids = [event.messageId or "" for event in events]
+    if not all(message_ids):
+        missing = [i for i, message_id in enumerate(message_ids) if not message_id]
+        for i, made in zip(missing, uuid7s(len(missing), now_ms), strict=True):
+            message_ids[i] = made
+    return message_ids
+
+
+def _validated(body: bytes, form: Form, strict_bytes_max: int) -> tuple[bytes, list[_Named], bool]:
+    """The body, mended where it is odd; its events; and whether no name stands twice. Raises Rejection."""
     try:
         # msgspec skips strings it need not decode without looking at their bytes.
         body.decode()
@@ -125,7 +180,8 @@ def _validated(body: bytes, form: _Form, strict_bytes_max: int) -> tuple[bytes, 
             events = form.typed.decode(body)
         except msgspec.DecodeError as e:
             body, events = _decoded_oddly(body, form, e)
-        if len(body) <= strict_bytes_max and not oddities.is_plain(body):
+        is_plain = len(body) <= strict_bytes_max
+        if is_plain and not oddities.is_plain(body):
             body = oddities.resolved(body)
     except UnicodeDecodeError as e:
         raise invalid_event("invalid_utf8", f"byte {e.start}: not valid UTF-8") from None
@@ -135,10 +191,10 @@ def _validated(body: bytes, form: _Form, strict_bytes_max: int) -> tuple[bytes, 
         raise invalid_event("invalid_json", str(e)) from None
     except RecursionError:
         raise oddities.too_deep() from None
-    return body, events if form.is_array else [events]
+    return body, events if form.is_array else [events], is_plain
 
 
-def _decoded_oddly(body: bytes, form: _Form, error: msgspec.DecodeError) -> tuple[bytes, Any]:
+def _decoded_oddly(body: bytes, form: Form, error: msgspec.DecodeError) -> tuple[bytes, Any]:
     """A second chance for what msgspec refuses and the contract allows; else `error` stands."""
     mended = oddities.without_lone_surrogates(body)
     if mended != body:
@@ -170,30 +226,22 @@ def _place_first(message: str) -> str:
     return f"{place.strip('`')}: {what[:1].lower()}{what[1:]}"
 
 
-def _make_ids(message_ids: list[str], rows: list[dict[str, Raw]], now_ms: int) -> None:
-    """Fill the gaps with UUIDv7s, in the answer and in the lines."""
-    missing = [i for i, message_id in enumerate(message_ids) if not message_id]
-    for i, made in zip(missing, uuid7s(len(missing), now_ms), strict=True):
-        message_ids[i] = made
-        rows[i]["messageId"] = Raw(b'"%s"' % made.encode())
-
-
 def uuid7s(count: int, now_ms: int) -> list[str]:
     """That many UUIDv7s (RFC 9562 §5.7) of this millisecond, from one call for random bytes."""
-    random = os.urandom(10 * count)
-    made = []
-    for i in range(0, 10 * count, 10):
-        bits = int.from_bytes(random[i : i + 10], "big")
-        value = now_ms << 80 | 7 << 76 | (bits >> 62 & 0xFFF) << 64 | 2 << 62 | bits & 0x3FFF_FFFF_FFFF_FFFF
-        h = f"{value:032x}"
-        made.append(f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}")
-    return made
+    time_part = f"{now_ms:012x}"
+    head = f"{time_part[:8]}-{time_part[8:]}-7"
+    digits = os.urandom(10 * count).hex()
+    return [
+        f"{head}{digits[i : i + 3]}-{_VARIANT[digits[i + 3]]}{digits[i + 4 : i + 7]}-{digits[i + 7 : i + 19]}"
+        for i in range(0, 20 * count, 20)
+    ]
+
+
+# Two bits of a random hex digit replaced by the variant 0b10 (RFC 9562 §4.1).
+_VARIANT: Final = {f"{digit:x}": "89ab"[digit % 4] for digit in range(16)}
 
 
 def rfc3339_ms(ms: int) -> bytes:
     """Milliseconds since 1970 as b'2025-10-29T22:00:00.778Z'."""
     seconds, rest = divmod(ms, 1000)
     return b"%s.%03dZ" % (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode(), rest)
-
-
-__all__ = ["MANY", "ONE", "Ack", "Batch", "Rejection", "Stamper", "rfc3339_ms", "uuid7s"]

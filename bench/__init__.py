@@ -1,0 +1,1 @@
+"""What ingestd costs beside the floors it stands on, measured side by side in one run."""
