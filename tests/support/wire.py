@@ -215,6 +215,11 @@ class Site:
         self.hub.tick()
         self.settle()
 
+    def drain(self) -> None:
+        """Begin the shutdown."""
+        self.hub.drain()
+        self.settle()
+
     def settle(self) -> None:
         """What the event loop would do next on each connection."""
         for wire in list(self.wires):
