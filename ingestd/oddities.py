@@ -62,15 +62,25 @@ def is_plain(body: bytes) -> bool:
         value = _decode_any(body)
     except msgspec.ValidationError:
         return False
-    if body.count(b"{") + body.count(b"[") > DEPTH_MAX and _depth(value) > DEPTH_MAX:
+    if _may_be_deep(body) and _depth(value) > DEPTH_MAX:
         return False
     if _LONG_NUMBER_GLANCE.search(body[::_LONG_NUMBER_STRIDE]) and _LONG_NUMBER.search(body):
         return False
     encoded = _encoder.encode(value)
     if encoded == body:
         return True
-    hides_names = b" :" in body or b"\t:" in body or (b"\\u" in body and _ESCAPED_QUOTE_COLON.search(body))
-    return not hides_names and body.count(b'":') == encoded.count(b'":')
+    if b" :" in body or (b"\t" in body and b"\t:" in body):
+        return False
+    if b"\\" in body and _ESCAPED_QUOTE_COLON.search(body):
+        return False
+    return body.count(b'":') == encoded.count(b'":')
+
+
+def _may_be_deep(body: bytes) -> bool:
+    """False if there are too few bytes or brackets for DEPTH_MAX levels; an object has 5 bytes, `{"":}`."""
+    if len(body) <= DEPTH_MAX * 5 and b"[" not in body:
+        return False
+    return body.count(b"{") + body.count(b"[") > DEPTH_MAX
 
 
 def resolved(body: bytes) -> bytes:
@@ -103,16 +113,15 @@ def _number(text: str) -> Raw:
 def _depth(value: Any) -> int:
     """Levels of objects and arrays, counted without recursion; stops once there are too many."""
     depth = 0
-    level = [value]
+    level = [value] if isinstance(value, dict | list) else []
     while level and depth <= DEPTH_MAX:
-        below: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                below.extend(item.values())
-            elif isinstance(item, list):
-                below.extend(item)
-        depth += any(isinstance(item, dict | list) for item in level)
-        level = below
+        depth += 1
+        level = [
+            item
+            for each in level
+            for item in (each.values() if type(each) is dict else each)
+            if type(item) is dict or type(item) is list
+        ]
     return depth
 
 
