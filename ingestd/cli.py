@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from ingestd import __version__, config
 from ingestd.errors import StorageError, UsageError
 from ingestd.service import keyfile, worker
@@ -19,9 +21,8 @@ _SERVE_HELP = """\
 Takes events over HTTP and answers 200 when they are on disk. With no key in the data directory
 yet, one named 'default' is made and printed once, with a curl line that works.
 
-Every setting has three more places than the flags below: an environment variable INGESTD_<SETTING>,
-a line in the --config file, and a default; the first of flag, variable, file wins.
-docs/settings.md lists all settings."""
+A flag wins over an environment variable, that over a line of the --config file (body_bytes_max = …),
+that over the default."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,7 +35,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ingestd {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    serve = commands.add_parser("serve", help="run the server", description=_SERVE_HELP, formatter_class=raw)
+    serve = commands.add_parser(
+        "serve", help="run the server", description=_SERVE_HELP, epilog=_defaults(), formatter_class=raw
+    )
     serve.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML, by their names")
     serve.add_argument("--listen", metavar="ADDRESS", help="HOST:PORT or unix:PATH (127.0.0.1:8080)")
     serve.add_argument("--data-dir", metavar="DIR", help="where keys and segments live (./data)")
@@ -61,7 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     cat = commands.add_parser(
         "cat",
         help="print stored events as NDJSON",
-        description="Prints the events of data directories or segment files, open segments included.",
+        description="Prints the events of data directories or segment files as NDJSON, one event a line, "
+        "open segments included. Exit status 1: some of it could not be read, and was named.",
     )
     cat.add_argument("paths", nargs="+", type=Path, metavar="DIR|FILE")
     cat.add_argument("-f", "--follow", action="store_true", help="go on with what is added")
@@ -75,20 +79,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _defaults() -> str:
+    """All settings as environment variables with their defaults; README.md has their meanings."""
+    fields = msgspec.structs.fields(config.Settings)
+    width = max(len(field.name) for field in fields) + len(config.ENV_PREFIX)
+    lines = [f"  {config.ENV_PREFIX + field.name.upper():<{width}}  {field.default}" for field in fields]
+    return "\n".join(["settings and their defaults (README.md says what each means):", *lines])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    command = {"serve": _serve, "key": _key, "cat": _cat, "verify": _verify}[args.command]
     try:
-        match args.command:
-            case "serve":
-                return _serve(args)
-            case "key":
-                return _key(args)
-            case "cat":
-                return _cat(args)
-            case _:
-                return _verify(args)
+        status = command(args)
+        sys.stdout.flush()
+        return status
     except UsageError as e:
         print(f"ingestd: {e}", file=sys.stderr)
         return 2
@@ -97,25 +104,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader of our output has gone; Python must not complain about it at exit either.
+    except OSError as e:
+        # What Disk does not see: standard output, and paths that cannot even be looked at. What is
+        # left in the buffer goes nowhere, or Python would complain about it once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if isinstance(e, BrokenPipeError):
+            # The reader has what it wanted, as in `ingestd cat data | head`.
+            return 0
+        print(f"ingestd: {f'{e.filename}: ' if e.filename else ''}{e.strerror}", file=sys.stderr)
+        return 1
+
+
+def _settings(args: argparse.Namespace, *names: str, config_file: Path | None = None) -> config.Settings:
+    """The settings, with the flags of these names over the rest."""
+    flags = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    settings = config.load(flags, os.environ, config_file)
+    data_dir = Path(settings.data_dir)
+    if data_dir.exists() and not data_dir.is_dir():
+        raise UsageError(f"{data_dir}: not a directory; --data-dir names one")
+    return settings
 
 
 def _serve(args: argparse.Namespace) -> int:
     names = ("listen", "data_dir", "workers", "ack")
-    flags = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    return worker.serve(config.load(flags, os.environ, args.config))
-
-
-def _data_dir(args: argparse.Namespace) -> Path:
-    flags = {} if args.data_dir is None else {"data_dir": args.data_dir}
-    return Path(config.load(flags, os.environ, None).data_dir)
+    return worker.serve(_settings(args, *names, config_file=args.config))
 
 
 def _key(args: argparse.Namespace) -> int:
-    disk, data_dir = Disk(), _data_dir(args)
+    disk, data_dir = Disk(), Path(_settings(args, "data_dir").data_dir)
     if args.action == "add":
         print(keyfile.add(disk, data_dir, args.name))
     elif args.action == "revoke":
@@ -137,6 +153,8 @@ def _cat(args: argparse.Namespace) -> int:
     for path in args.paths:
         if not path.exists():
             raise UsageError(f"{path}: no such file or directory")
+        if path.is_dir():
+            _require_segments(path)
     for lines in reader.cat(Disk(), args.paths, args.follow, problem):
         sys.stdout.buffer.write(lines)
         if args.follow:
@@ -148,9 +166,16 @@ def _cat(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     if not args.data_dir.is_dir():
         raise UsageError(f"{args.data_dir}: no such directory")
+    _require_segments(args.data_dir)
     verdict = reader.verify(Disk(), args.data_dir, print)
     print(
         f"{verdict.segments} segments, {verdict.commits} commits, {verdict.events} events, "
         f"{verdict.problems} problems"
     )
     return int(verdict.problems > 0)
+
+
+def _require_segments(data_dir: Path) -> None:
+    """Finding nothing in the wrong directory must not look like all being well."""
+    if not (data_dir / "segments").is_dir() and not (data_dir / "open").is_dir():
+        raise UsageError(f"{data_dir}: neither 'segments' nor 'open' is in it; name a data directory")

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import stat
 from functools import partial
 from pathlib import Path
 
@@ -35,12 +36,19 @@ log = logging.getLogger("ingestd.worker")
 _TICK_S = 0.25
 _KEYS_TICKS = 4
 _BACKLOG = 4096
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+_UNIX = "unix:"
 
 
 def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; returns the exit status. Raises UsageError, StorageError."""
     if settings.workers != 1:
         raise UsageError(f"--workers {settings.workers}: this version runs one worker; say --workers 1")
+    parse_address(settings.listen)
+    # A signal during recovery waits for the loop: a start that is stopped ends like any other stop.
+    early: list[int] = []
+    for number in _STOPS:
+        signal.signal(number, lambda number, _frame: early.append(number))
     disk = Disk()
     data_dir = Path(settings.data_dir)
     disk.make_directory(data_dir)
@@ -49,8 +57,7 @@ def serve(settings: Settings) -> int:
         disk.make_directory(open_directory(data_dir))
         for recovered in recovery.recover_all(disk, data_dir):
             log.warning("recovery: %s", recovered)
-        made = keyfile.ensure_one(disk, data_dir)
-        return uvloop.run(_Worker(settings, disk).run(made))
+        return uvloop.run(_Worker(settings, disk).run(early))
     finally:
         disk.close(lock)
 
@@ -66,9 +73,16 @@ class _Worker:
         self._keys_stamp: object = None
         self._stopping = asyncio.Event()
 
-    async def run(self, first_secret: str | None) -> int:
-        """Serve until a signal; then answer what is in flight, commit, seal. Returns the exit status."""
+    async def run(self, early: list[int]) -> int:
+        """Serve until a signal; then answer what is in flight, commit, seal. Returns the exit status.
+
+        `early` are the signals that came before there was a loop.
+        """
         self._loop = asyncio.get_running_loop()
+        for number in _STOPS:
+            self._loop.add_signal_handler(number, self._stop, number)
+        if early:
+            self._stop(early[0])
         self._hub = Hub(
             self._settings,
             self._keyring,
@@ -77,39 +91,46 @@ class _Worker:
             drain_bytes_per_s=lambda: self._flusher.bytes_per_s,
             not_ready=self._not_ready,
         )
-        self._reload_keys()
         server, address = await self._listen()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stop, number)
+        # Only a server that can be reached makes the key that is shown once. Nothing is accepted
+        # before the next await, so no request meets an empty keyring.
+        first_secret = keyfile.ensure_one(self._disk, self._data_dir)
+        self._load_keys()
         self._flusher.start()
         # What lives now lives until the end; collecting it again and again costs time.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
         ticking = asyncio.create_task(self._tick())
-        log.info("ingestd %s listens on %s, data in %s", __version__, address, self._data_dir.resolve())
+        shown = address if address.startswith(_UNIX) else f"http://{address}"
+        log.info("ingestd %s listens on %s, data in %s", __version__, shown, self._data_dir.resolve())
         if first_secret is not None:
-            keyfile.show_first(first_secret, self._settings.listen)
+            keyfile.show_first(first_secret, address)
         await self._stopping.wait()
         server.close()
+        if address.startswith(_UNIX):
+            self._disk.unlink(Path(address.removeprefix(_UNIX)))
         await self._drain()
         ticking.cancel()
         return 0 if self._flusher.events_failed == 0 else 1
 
     async def _listen(self) -> tuple[asyncio.Server, str]:
+        """The listening server and its address; where port 0 was asked for, with the port it got."""
         listen = self._settings.listen
         make = partial(Connection, self._hub)
         try:
-            if listen.startswith("unix:"):
-                path = listen.removeprefix("unix:")
+            if listen.startswith(_UNIX):
+                path = listen.removeprefix(_UNIX)
                 _remove_stale_socket(path)
                 return await self._loop.create_unix_server(make, path, backlog=_BACKLOG), listen
             host, port = parse_address(listen)
             server = await self._loop.create_server(make, host, port, backlog=_BACKLOG)
+        except UnicodeError as e:
+            raise UsageError(f"--listen {listen}: not a host name: {e}") from e
         except OSError as e:
             raise UsageError(f"--listen {listen}: {e.strerror or e}") from e
         name = server.sockets[0].getsockname()
-        return server, f"http://{f'[{name[0]}]' if ':' in name[0] else name[0]}:{name[1]}"
+        return server, f"{f'[{name[0]}]' if ':' in name[0] else name[0]}:{name[1]}"
 
     async def _tick(self) -> None:
         ticks = 0
@@ -118,20 +139,21 @@ class _Worker:
             self._hub.tick()
             ticks += 1
             if ticks % _KEYS_TICKS == 0:
-                self._reload_keys()
+                try:
+                    self._load_keys()
+                except (UsageError, StorageError) as e:
+                    log.error("keys not reloaded, the old ones stay: %s", e)
 
-    def _reload_keys(self) -> None:
-        """Take up a changed keys.toml; one that cannot be read leaves the old keys in force."""
-        path = keyfile.path(self._data_dir)
-        try:
-            stamp = self._disk.stamp(path)
-            if stamp == self._keys_stamp:
-                return
-            self._keys_stamp = stamp
-            self._keyring.replace(keyfile.load(self._disk, self._data_dir))
-            log.info("keys loaded: %d", len(self._keyring))
-        except (UsageError, StorageError) as e:
-            log.error("keys not reloaded, the old ones stay: %s", e)
+    def _load_keys(self) -> None:
+        """Take up keys.toml if it has changed since the last look. Raises UsageError, StorageError."""
+        stamp = self._disk.stamp(keyfile.path(self._data_dir))
+        if stamp == self._keys_stamp:
+            return
+        self._keys_stamp = stamp
+        self._keyring.replace(keyfile.load(self._disk, self._data_dir))
+        log.info("keys loaded: %d", len(self._keyring))
+        if not len(self._keyring):
+            log.warning("there are no keys, so every event gets 401; 'ingestd key add NAME' makes one")
 
     def _acknowledge(self, batches: list[Batch], error: StorageError | None) -> None:
         """On the flusher's thread: one hop to the loop for the whole commit."""
@@ -177,7 +199,9 @@ def _deliver(batches: list[Batch], error: StorageError | None) -> None:
 
 
 def parse_address(listen: str) -> tuple[str, int]:
-    """HOST:PORT, with brackets around an IPv6 host. Raises UsageError."""
+    """HOST:PORT, with brackets around an IPv6 host, or unix:PATH as (PATH, 0). Raises UsageError."""
+    if listen.startswith(_UNIX) and listen != _UNIX:
+        return listen.removeprefix(_UNIX), 0
     host, colon, port = listen.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
         raise UsageError(f"--listen {listen}: say HOST:PORT, such as 127.0.0.1:8080, or unix:PATH")
@@ -185,9 +209,11 @@ def parse_address(listen: str) -> tuple[str, int]:
 
 
 def _remove_stale_socket(path: str) -> None:
-    """A socket file that nobody listens on is left over from a crash; a live one is an error."""
+    """A socket that nobody listens on is left over from a crash; anything else at `path` stays."""
     if not os.path.exists(path):
         return
+    if not stat.S_ISSOCK(os.stat(path).st_mode):
+        raise UsageError(f"--listen unix:{path}: a file that is no socket is there")
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(path)
