@@ -52,7 +52,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     connections_max: Count = 20_000
     """Open connections; one more is answered 503 and closed."""
     inflight_bytes_max: Bytes = 256 * 1024 * 1024
-    """Bodies being received, uncompressed, of all connections together; over it: 429."""
+    """Bodies being received, uncompressed, of all connections together; large ones wait for room in
+    seven eighths of it, and what goes over it gets 429."""
+    room_timeout_s: Seconds = 10.0
+    """How long a large body waits for that room before it gets 429."""
     pipeline_max: Count = 128
     """Unanswered requests of one connection before it is no longer read."""
     ring_batches_max: Count = 16_384

@@ -16,15 +16,16 @@ Everything odd (lone surrogates, leap seconds, repeated names deeper down) goes 
 from __future__ import annotations
 
 import os
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from ingestd import oddities
-from ingestd.errors import StorageError, invalid_event
+from ingestd.errors import Rejection, StorageError, invalid_event
 
 Ack = Callable[["StorageError | None"], None]
 
@@ -88,6 +89,10 @@ class Form:
 ONE: Final = Form(is_array=False)
 MANY: Final = Form(is_array=True)
 
+SLICED_BYTES_MIN: Final = 512 * 1024
+"""A body of this size or more is worth `Stamper.slices`."""
+_SLICE_BYTES: Final = 128 * 1024
+
 _encoder = msgspec.json.Encoder()
 _raws = msgspec.json.Decoder(list[Raw]).decode
 _row = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -107,7 +112,32 @@ class Stamper:
         self._received_at = Raw()
         self._stamps = b""
 
-    def batch(self, body: bytes, form: Form) -> Batch:
+    def slices(self, body: bytes | bytearray, form: Form) -> Generator[None, None, Batch]:
+        """`batch` for a large body, which pauses after each slice so that others are served meanwhile.
+
+        Measured: a 10 MiB body of 160,000 events in one go keeps the loop for half a second.
+        """
+        if not form.is_array or len(body) < SLICED_BYTES_MIN:
+            return self.batch(body, form)
+        raws = _split(body)
+        yield
+        batches: list[Batch] = []
+        at = 0
+        while at < len(raws):
+            end, size = at, 0
+            while end < len(raws) and size < _SLICE_BYTES:
+                size += len(memoryview(raws[end]))
+                end += 1
+            try:
+                batches.append(self.batch(b"[%b]" % b",".join(raws[at:end]), form))
+            except Rejection as e:
+                raise _moved(e, at) from None
+            at = end
+            yield
+        message_ids = [message_id for batch in batches for message_id in batch.message_ids]
+        return Batch(b"".join([batch.lines for batch in batches]), message_ids, batches[0].received_ms)
+
+    def batch(self, body: bytes | bytearray, form: Form) -> Batch:
         """Validate `body` (the whole, inflated) and make its lines. Raises Rejection (400)."""
         received_ms = time.time_ns() // 1_000_000
         if received_ms != self._received_ms:
@@ -120,7 +150,7 @@ class Stamper:
             rows = _rows(body) if form.is_array else [_row(body)]
             lines = self._merged(rows, events, message_ids)
         elif not form.is_array and _is_complete(events[0]):
-            lines = body.strip()[:-1] + self._stamps
+            lines = bytes(body.strip()[:-1]) + self._stamps
         else:
             raws = _raws(body) if form.is_array else [Raw(body.strip())]
             lines = self._spliced(raws, events, message_ids)
@@ -168,7 +198,38 @@ def _message_ids(events: list[_Named], now_ms: int) -> list[str]:
     return message_ids
 
 
-def _validated(body: bytes, form: Form, strict_bytes_max: int) -> tuple[bytes, list[_Named], bool]:
+def _split(body: bytes | bytearray) -> list[Raw]:
+    """The events of a large array, not yet validated. Raises Rejection (400)."""
+    try:
+        body.decode()
+        raws = _raws(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise _invalid(e) from None
+    if not raws:
+        raise _invalid(msgspec.ValidationError("Expected `array` of length >= 1"))
+    return raws
+
+
+def _moved(rejection: Rejection, by: int) -> Rejection:
+    """The same, with the place counted from the start of the whole array."""
+    detail = re.sub(r"^\$\[(\d+)\]", lambda match: f"$[{int(match[1]) + by}]", rejection.detail or "")
+    return Rejection(rejection.status, rejection.code, rejection.error, detail)
+
+
+def _invalid(error: Exception) -> Rejection:
+    """The Rejection for what msgspec raises, in its three families."""
+    if isinstance(error, UnicodeDecodeError):
+        return invalid_event("invalid_utf8", f"byte {error.start}: not valid UTF-8")
+    if isinstance(error, msgspec.ValidationError):
+        return invalid_event("invalid_event", _place_first(str(error)))
+    if isinstance(error, RecursionError):
+        return oddities.too_deep()
+    return invalid_event("invalid_json", str(error))
+
+
+def _validated(
+    body: bytes | bytearray, form: Form, strict_bytes_max: int
+) -> tuple[bytes | bytearray, list[_Named], bool]:
     """The body, mended where it is odd; its events; and whether no name stands twice. Raises Rejection."""
     try:
         # msgspec skips strings it need not decode without looking at their bytes.
@@ -183,18 +244,14 @@ def _validated(body: bytes, form: Form, strict_bytes_max: int) -> tuple[bytes, l
         is_plain = len(body) <= strict_bytes_max
         if is_plain and not oddities.is_plain(body):
             body = oddities.resolved(body)
-    except UnicodeDecodeError as e:
-        raise invalid_event("invalid_utf8", f"byte {e.start}: not valid UTF-8") from None
-    except msgspec.ValidationError as e:
-        raise invalid_event("invalid_event", _place_first(str(e))) from None
-    except msgspec.DecodeError as e:
-        raise invalid_event("invalid_json", str(e)) from None
-    except RecursionError:
-        raise oddities.too_deep() from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise _invalid(e) from None
     return body, events if form.is_array else [events], is_plain
 
 
-def _decoded_oddly(body: bytes, form: Form, error: msgspec.DecodeError) -> tuple[bytes, Any]:
+def _decoded_oddly(
+    body: bytes | bytearray, form: Form, error: msgspec.DecodeError
+) -> tuple[bytes | bytearray, Any]:
     """A second chance for what msgspec refuses and the contract allows; else `error` stands."""
     mended = oddities.without_lone_surrogates(body)
     if mended != body:

@@ -51,7 +51,7 @@ _RFC3339: Final = re.compile(
 )
 
 
-def is_plain(body: bytes) -> bool:
+def is_plain(body: bytes | bytearray) -> bool:
     """True if it is proven that no reader can take offence at `body`; False if it must be looked at.
 
     Decoding drops all but the last of a repeated name, so if encoding gives back the same bytes, or
@@ -76,14 +76,14 @@ def is_plain(body: bytes) -> bool:
     return body.count(b'":') == encoded.count(b'":')
 
 
-def _may_be_deep(body: bytes) -> bool:
+def _may_be_deep(body: bytes | bytearray) -> bool:
     """False if there are too few bytes or brackets for DEPTH_MAX levels; an object has 5 bytes, `{"":}`."""
     if len(body) <= DEPTH_MAX * 5 and b"[" not in body:
         return False
     return body.count(b"{") + body.count(b"[") > DEPTH_MAX
 
 
-def resolved(body: bytes) -> bytes:
+def resolved(body: bytes | bytearray) -> bytes | bytearray:
     """`body` with every name once in its object (the last one stays), else the very same bytes.
 
     Numbers keep their spelling. Raises Rejection (400) for what cannot be kept readable.
@@ -130,7 +130,7 @@ def too_deep() -> Rejection:
     return invalid_event("too_deep", f"nested deeper than {DEPTH_MAX} levels")
 
 
-def without_lone_surrogates(body: bytes) -> bytes:
+def without_lone_surrogates(body: bytes | bytearray) -> bytes | bytearray:
     """`body` with U+FFFD for each unpaired surrogate escape."""
     if b"\\u" not in body:
         return body

@@ -5,9 +5,10 @@ and seen by other threads in program order, under the GIL and, per object, in fr
 Each counter has one writer: `_pushed…` the producer, `_popped…` and `_released…` the consumer. A
 slot is written before the counter that publishes it, and emptied before the counter that frees it.
 
-Sleeping: the consumer raises `_sleeping`, looks once more, and only then waits on a lock used as a
-binary semaphore; the producer publishes, then looks at `_sleeping`. One of the two always sees the
-other, so a wake-up is never lost, and a busy consumer is never woken.
+Sleeping: the consumer raises `is_sleeping`, looks once more, and only then waits on a lock used as
+a binary semaphore; the producer publishes, then looks at `is_sleeping`, and if it is raised must call
+`wake`, at once or a little later. One of the two always sees the other, so a wake-up is never lost,
+and a busy consumer is never woken.
 
 Popped batches count until they are released, after their commit: the bounds hold for everything
 that is in memory and not yet on disk.
@@ -32,7 +33,8 @@ class Ring:
         self._popped = 0
         self._released = 0
         self._released_bytes = 0
-        self._sleeping = False
+        self.is_sleeping = False
+        """True while the consumer waits to be woken; it may change at any moment."""
         self._wake = threading.Lock()
         self._wake.acquire()
 
@@ -47,7 +49,10 @@ class Ring:
         return self._pushed_bytes - self._released_bytes
 
     def push(self, batch: Batch) -> bool:
-        """Producer: False if it is full. An empty ring takes a batch of any size."""
+        """Producer: False if it is full. An empty ring takes a batch of any size.
+
+        Whoever pushes looks at `is_sleeping` afterwards and calls `wake` if it is raised.
+        """
         pushed, size = self._pushed, len(batch.lines)
         waiting = pushed - self._released
         if waiting >= self._batches_max or (
@@ -57,8 +62,6 @@ class Ring:
         self._slots[pushed % self._batches_max] = batch
         self._pushed_bytes += size
         self._pushed = pushed + 1
-        if self._sleeping:
-            self.wake()
         return True
 
     def pop(self, bytes_max: int) -> list[Batch]:
@@ -86,14 +89,14 @@ class Ring:
 
     def wait(self, timeout_s: float) -> None:
         """Consumer: sleep until something is pushed, `wake` is called, or the time is over."""
-        self._sleeping = True
+        self.is_sleeping = True
         if self._pushed == self._popped:
             self._wake.acquire(timeout=timeout_s)
-        self._sleeping = False
+        self.is_sleeping = False
 
     def wake(self) -> None:
         """Any thread: let the consumer look now."""
-        self._sleeping = False
+        self.is_sleeping = False
         try:
             self._wake.release()
         except RuntimeError:

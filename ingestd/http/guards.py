@@ -2,14 +2,14 @@
 
 httptools accepts much that must not pass (a missing or doubled Host, HTTP/0.9 and 2.0,
 `Transfer-Encoding: x, chunked`, headers without end, `Upgrade`, which swallows the body), so
-each rule stands here, with the status and the code that answer it.
+each rule stands here, with the status and the code that answer it. The first one broken counts.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from ingestd.errors import Rejection
 
@@ -26,8 +26,10 @@ KNOWN: Final = frozenset(
         b"upgrade",
     )
 )
+GZIP: Final = (b"gzip", b"x-gzip")
 _spelling: dict[bytes, bytes | None] = {}
 _SPELLINGS_MAX: Final = 1024
+_SPELLING_BYTES_MAX: Final = 64
 
 # RFC 9110 §7.2: uri-host [ ":" port ]; the characters of a reg-name, an IP literal or nothing.
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::[0-9]{0,5})?")
@@ -38,22 +40,12 @@ _CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 class Head:
     """The request line and the known headers of one request, as the parser hands them over."""
 
-    __slots__ = (
-        "header_bytes",
-        "header_count",
-        "headers",
-        "is_http10",
-        "method",
-        "repeated",
-        "target",
-        "version",
-    )
+    __slots__ = ("header_bytes", "header_count", "headers", "method", "repeated", "target", "version")
 
     def __init__(self) -> None:
         self.target = b""
         self.method = b""
         self.version = ""
-        self.is_http10 = False
         self.headers: dict[bytes, bytes] = {}
         self.header_count = 0
         self.header_bytes = 0
@@ -72,112 +64,130 @@ class Head:
                 self.repeated = known
             self.headers[known] = value
 
+    def add_trailer(self, name: bytes, value: bytes) -> None:
+        """Count a field that came after the body; it must not change the request (RFC 9110 §6.5.1)."""
+        self.header_count += 1
+        self.header_bytes += len(name) + len(value) + 4
+
+    @property
+    def is_http10(self) -> bool:
+        """True for HTTP/1.0."""
+        return self.version == "1.0"
+
+    @property
+    def encoding(self) -> bytes:
+        """The Content-Encoding in lower case; empty where there is none."""
+        return self.headers.get(b"content-encoding", b"").lower()
+
 
 def _learn(name: bytes) -> bytes | None:
     """The known header of this spelling; spellings are remembered, up to a limit."""
     lower = name.lower()
     known = lower if lower in KNOWN else None
-    if len(_spelling) < _SPELLINGS_MAX:
+    if len(_spelling) < _SPELLINGS_MAX and len(name) <= _SPELLING_BYTES_MAX:
         _spelling[name] = known
     return known
 
 
-def _bad(code: str, detail: str) -> Rejection:
-    return Rejection(400, code, "Bad request.", detail)
+class Rule(NamedTuple):
+    """One refusal: when a head is refused, and how."""
+
+    breaks: Callable[[Head], object]
+    status: int
+    code: str
+    error: str
+    detail: str
+    headers: bytes = b""
 
 
-def header_too_large(detail: str) -> Rejection:
-    """431 (RFC 6585 §5)."""
-    return Rejection(431, "header_too_large", "Request header fields too large.", detail)
+_BAD: Final = "Bad request."
+_NOT_IMPLEMENTED: Final = "Not implemented."
 
-
-def target_too_long(limit_bytes: int) -> Rejection:
-    """414."""
-    return Rejection(
-        414, "target_too_long", "URI too long.", f"the target may have {limit_bytes} bytes at most"
-    )
-
-
-_RULES: Final[tuple[tuple[Callable[[Head], object], Rejection], ...]] = (
-    (
+RULES: Final = (
+    Rule(
         lambda h: h.version not in ("1.1", "1.0"),
-        Rejection(505, "version_not_supported", "HTTP version not supported.", "send HTTP/1.1 or HTTP/1.0"),
+        505, "version_not_supported", "HTTP version not supported.", "send HTTP/1.1 or HTTP/1.0",
     ),
-    (lambda h: h.repeated, _bad("repeated_header", "a header that may stand once stands twice")),
-    (
+    Rule(
+        lambda h: h.repeated,
+        400, "repeated_header", _BAD, "a header that may stand once stands twice",
+    ),
+    Rule(
         lambda h: h.method == b"CONNECT",
-        Rejection(501, "method_not_implemented", "Not implemented.", "CONNECT is not implemented"),
+        501, "method_not_implemented", _NOT_IMPLEMENTED, "CONNECT is not implemented",
     ),
-    (lambda h: not _TARGET.fullmatch(h.target), _bad("bad_target", "send the target in origin form: /v1/…")),
-    (
+    Rule(
+        lambda h: not _TARGET.fullmatch(h.target),
+        400, "bad_target", _BAD, "send the target in origin form: /v1/…",
+    ),
+    Rule(
         lambda h: not h.is_http10 and b"host" not in h.headers,
-        _bad("missing_host", "HTTP/1.1 needs a Host header"),
+        400, "missing_host", _BAD, "HTTP/1.1 needs a Host header",
     ),
-    (
+    Rule(
         lambda h: not _HOST.fullmatch(h.headers.get(b"host", b"")),
-        _bad("bad_host", "the Host header is not valid"),
+        400, "bad_host", _BAD, "the Host header is not valid",
     ),
-    (
+    Rule(
         lambda h: b"transfer-encoding" in h.headers and h.is_http10,
-        _bad("bad_transfer_encoding", "HTTP/1.0 has no Transfer-Encoding"),
+        400, "bad_transfer_encoding", _BAD, "HTTP/1.0 has no Transfer-Encoding",
     ),
-    (
+    Rule(
         lambda h: b"transfer-encoding" in h.headers and b"content-length" in h.headers,
-        _bad("ambiguous_length", "send Content-Length or Transfer-Encoding, not both"),
+        400, "ambiguous_length", _BAD, "send Content-Length or Transfer-Encoding, not both",
     ),
-    (
+    Rule(
         lambda h: h.headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked",
-        Rejection(501, "bad_transfer_encoding", "Not implemented.", "the only Transfer-Encoding is chunked"),
+        501, "bad_transfer_encoding", _NOT_IMPLEMENTED, "the only Transfer-Encoding is chunked",
     ),
-    (
+    Rule(
         lambda h: not _CONTENT_LENGTH.fullmatch(h.headers.get(b"content-length", b"0")),
-        _bad("bad_content_length", "Content-Length is not a number"),
+        400, "bad_content_length", _BAD, "Content-Length is not a number",
     ),
-    (lambda h: b"upgrade" in h.headers, _bad("upgrade_refused", "this server does not change protocols")),
-    (
+    Rule(
+        lambda h: b"upgrade" in h.headers,
+        400, "upgrade_refused", _BAD, "this server does not change protocols",
+    ),
+    Rule(
         lambda h: h.headers.get(b"expect", b"100-continue").lower() != b"100-continue",
-        Rejection(
-            417, "expectation_failed", "Expectation failed.", "the only expectation known is 100-continue"
-        ),
+        417, "expectation_failed", "Expectation failed.", "the only expectation known is 100-continue",
     ),
-    (
-        lambda h: (
-            h.headers.get(b"content-encoding", b"gzip").lower() not in (b"gzip", b"x-gzip", b"identity", b"")
-        ),
-        Rejection(
-            415,
-            "unsupported_encoding",
-            "Unsupported media type.",
-            "send Content-Encoding gzip or identity, once",
-            b"Accept-Encoding: gzip, identity\r\n",
-        ),
+    Rule(
+        lambda h: h.encoding not in (*GZIP, b"identity", b""),
+        415, "unsupported_encoding", "Unsupported media type.",
+        "send Content-Encoding gzip or identity, once", b"Accept-Encoding: gzip, identity\r\n",
     ),
-)
-
-# Requests repeat: what the rules have passed once is not asked again. Content-Length, which varies, is.
-_passed: set[tuple[object, ...]] = set()
-_PASSED_MAX: Final = 1024
+)  # fmt: skip
 
 
 def check(head: Head) -> None:
-    """Raise the Rejection of the first rule that the request breaks."""
-    get = head.headers.get
-    length = get(b"content-length")
-    decisive = (
-        head.version,
-        head.method,
-        head.target,
-        get(b"host"),
-        get(b"content-encoding"),
-        get(b"transfer-encoding"),
-        get(b"expect"),
-        get(b"upgrade"),
-        length is None,
+    """Raise the Rejection of the first rule that the head breaks."""
+    for rule in RULES:
+        if rule.breaks(head):
+            raise Rejection(*rule[1:])
+
+
+def header_too_large(bytes_max: int, count_max: int) -> Rejection:
+    """431 (RFC 6585 §5)."""
+    detail = f"{bytes_max} bytes in {count_max} lines at most"
+    return Rejection(431, "header_too_large", "Request header fields too large.", detail)
+
+
+def target_too_long(bytes_max: int) -> Rejection:
+    """414."""
+    return Rejection(
+        414, "target_too_long", "URI too long.", f"the target may have {bytes_max} bytes at most"
     )
-    if decisive in _passed and not head.repeated and (length is None or _CONTENT_LENGTH.fullmatch(length)):
-        return
-    for breaks, rejection in _RULES:
-        if breaks(head):
-            raise rejection
-    if len(_passed) < _PASSED_MAX:
-        _passed.add(decisive)
+
+
+def unreadable(reason: object) -> Rejection:
+    """400 for what the parser refuses."""
+    return Rejection(400, "bad_request", _BAD, f"not HTTP as it should be: {reason}")
+
+
+def chunks_too_small(overhead_bytes_max: int) -> Rejection:
+    """400: the framing of a chunked body weighs more than what it carries."""
+    return Rejection(
+        400, "chunks_too_small", _BAD,
+        f"chunk headers may outweigh the body by {overhead_bytes_max} bytes at most; send larger chunks",
+    )  # fmt: skip

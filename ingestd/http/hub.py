@@ -1,4 +1,4 @@
-"""What all connections of a worker share: the way to the ring, the keys, the budgets, the clock."""
+"""What all connections of a worker share: the way to the ring, the keys, the budget, the clock."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ingestd.config import Settings
 from ingestd.errors import Rejection, overloaded, unauthorized
 from ingestd.events import Batch, Stamper
+from ingestd.http.budget import Budget
 from ingestd.keys import Keyring
 from ingestd.ring import Ring
 
@@ -24,23 +25,27 @@ class Hub:
         settings: Settings,
         keyring: Keyring,
         ring: Ring,
+        *,
         clock: Callable[[], float],
+        defer: Callable[[Callable[[], None]], object],
         drain_bytes_per_s: Callable[[], float],
         not_ready: Callable[[], str],
     ) -> None:
+        """`defer` calls back when the loop has gone once round; the others tell of storage."""
         self.settings = settings
         self.ring = ring
         self.keyring = keyring
         self.now = clock()
         self.connections: set[Connection] = set()
-        self.inflight_bytes = 0
-        """Bytes of bodies that are being received, inflated, over all connections."""
+        self.budget = Budget(settings.inflight_bytes_max)
         self.is_draining = False
         self.acks_on_push = settings.ack == "memory"
+        self.defer = defer
         self._clock = clock
         self._drain_bytes_per_s = drain_bytes_per_s
         self._not_ready = not_ready
         self._stampers: dict[str, Stamper] = {}
+        self._wake_due = False
 
     def authorize(self, authorization: bytes) -> Stamper:
         """The Stamper of the key in an Authorization header. Raises Rejection (401)."""
@@ -54,20 +59,25 @@ class Hub:
         return stamper
 
     def push(self, batch: Batch) -> None:
-        """Hand a batch to the flusher. Raises Rejection (429) if the ring is full."""
+        """Hand a batch to the flusher. Raises Rejection (429) if the ring is full.
+
+        A sleeping flusher is woken when the loop has gone once round: whatever other sockets have
+        brought by then goes into the same commit, and a lone request waits for nobody.
+        """
         if not self.ring.push(batch):
-            raise overloaded("the write queue is full", self.retry_after_s())
+            raise self.overloaded("the write queue is full")
+        if self.ring.is_sleeping and not self._wake_due:
+            self._wake_due = True
+            self.defer(self._wake)
 
-    def reserve(self, size: int) -> None:
-        """Count bytes of a body as in flight. Raises Rejection (429), the bytes counted, if over budget."""
-        self.inflight_bytes += size
-        if self.inflight_bytes > self.settings.inflight_bytes_max:
-            raise overloaded("too many bytes of request bodies are in flight", self.retry_after_s())
+    def _wake(self) -> None:
+        self._wake_due = False
+        self.ring.wake()
 
-    def retry_after_s(self) -> int:
-        """Whole seconds until what waits now is written, at the rate of the last commits; 1 to 60."""
+    def overloaded(self, detail: str) -> Rejection:
+        """429, with the whole seconds until what waits now is written at the rate of the last commits."""
         rate = self._drain_bytes_per_s()
-        return min(60, max(1, math.ceil(self.ring.bytes / rate))) if rate else 1
+        return overloaded(detail, min(60, max(1, math.ceil(self.ring.bytes / rate))) if rate else 1)
 
     def readiness(self) -> Rejection | None:
         """None if requests are welcome; else the 503 that says why not."""

@@ -48,19 +48,19 @@ def compressed_bytes_max(limit_bytes: int) -> int:
 class Gunzip:
     """One gzip body of one or more members (RFC 1952 §2.2)."""
 
-    __slots__ = ("_fed_bytes", "_inflated_bytes", "_inflater", "_limit_bytes", "_member", "_parts")
+    __slots__ = ("_fed_bytes", "_inflater", "_limit_bytes", "_member", "_output", "inflated_bytes")
 
     def __init__(self, limit_bytes: int, inflater: Inflater = FASTEST) -> None:
         self._limit_bytes = limit_bytes
         self._inflater = inflater
         self._fed_bytes = 0
-        self._inflated_bytes = 0
-        self._parts: list[bytes] = []
+        self.inflated_bytes = 0
+        self._output = bytearray()
         self._member = inflater.decompressobj(wbits=_GZIP_WBITS)
 
     def feed(self, data: bytes) -> int:
         """Inflate a piece of the body; returns the bytes it became. Raises Rejection (400, 413)."""
-        before = self._inflated_bytes
+        before = self.inflated_bytes
         self._fed_bytes += len(data)
         if self._fed_bytes > compressed_bytes_max(self._limit_bytes):
             raise too_large(self._limit_bytes)
@@ -68,23 +68,23 @@ class Gunzip:
             while data:
                 if self._member.eof:
                     self._member = self._inflater.decompressobj(wbits=_GZIP_WBITS)
-                room = self._limit_bytes - self._inflated_bytes
+                room = self._limit_bytes - self.inflated_bytes
                 part = self._member.decompress(data, min(room + 1, BUFFER_BYTES))
                 if part:
-                    self._inflated_bytes += len(part)
-                    if self._inflated_bytes > self._limit_bytes:
+                    self.inflated_bytes += len(part)
+                    if self.inflated_bytes > self._limit_bytes:
                         raise too_large(self._limit_bytes)
-                    self._parts.append(part)
+                    self._output += part
                 data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
         except self._inflater.error as e:
             raise _invalid_gzip(str(e)) from None
-        return self._inflated_bytes - before
+        return self.inflated_bytes - before
 
-    def finish(self) -> bytes:
+    def finish(self) -> bytearray:
         """The whole inflated body. Raises Rejection (400) if the stream is not at an end."""
         if not self._member.eof:
             raise _invalid_gzip("the stream ends before its end")
-        return b"".join(self._parts)
+        return self._output
 
 
 def _invalid_gzip(detail: str) -> Rejection:

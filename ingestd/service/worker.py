@@ -88,6 +88,7 @@ class _Worker:
             self._keyring,
             self._ring,
             clock=self._loop.time,
+            defer=self._loop.call_soon,
             drain_bytes_per_s=lambda: self._flusher.bytes_per_s,
             not_ready=self._not_ready,
         )

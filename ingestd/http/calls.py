@@ -1,0 +1,97 @@
+"""What a checked head asks for: which of the calls, with whose key, in which form.
+
+A client says nearly the same head again and again. `Repeat` knows a head that has passed every
+check and recognises it by its bytes: a head that differs from it in nothing but the digits of
+Content-Length means the same, so it need not be parsed, checked and authorized again. It is the
+one place where a request is read without httptools (measured: 20 against 9 µs for a 1-event request).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from ingestd.errors import Rejection
+from ingestd.events import MANY, ONE, Form, Stamper
+from ingestd.http.guards import GZIP, Head
+
+_READS: Final = (b"GET", b"HEAD")
+ROUTES: Final[dict[bytes, tuple[bytes, ...]]] = {
+    b"/v1/track": (b"POST",),
+    b"/v1/bulk-track": (b"POST",),
+    b"/healthz": _READS,
+    b"/readyz": _READS,
+}
+_LENGTH: Final = re.compile(
+    rb"\r\n[cC][oO][nN][tT][eE][nN][tT]-[lL][eE][nN][gG][tT][hH]:[ \t]*([0-9]+)(?=[ \t]*\r\n)"
+)
+_DIGITS_MAX: Final = 18
+
+
+class Call:
+    """One request's meaning. `form` and `stamper` are None for /healthz and /readyz."""
+
+    __slots__ = ("form", "is_gzip", "is_head", "is_http10", "keep_alive", "length", "path", "stamper")
+
+    def __init__(self, head: Head, *, keep_alive: bool) -> None:
+        """Raises Rejection (404, 405)."""
+        self.path = head.target.partition(b"?")[0]
+        allowed = ROUTES.get(self.path)
+        if allowed is None:
+            raise Rejection(404, "not_found", "Not found.", "the calls are POST /v1/track and /v1/bulk-track")
+        if head.method not in allowed:
+            allow = b"Allow: %b\r\n" % b", ".join(allowed)
+            raise Rejection(405, "method_not_allowed", "Method not allowed.", None, allow)
+        self.form: Form | None = {b"/v1/track": ONE, b"/v1/bulk-track": MANY}.get(self.path)
+        self.stamper: Stamper | None = None
+        self.is_gzip = self.form is not None and head.encoding in GZIP
+        self.is_head = head.method == b"HEAD"
+        self.is_http10 = head.is_http10
+        self.keep_alive = keep_alive
+        length = head.headers.get(b"content-length")
+        self.length = None if length is None else int(length)
+        """Content-Length; None where there is none."""
+
+
+class Repeat:
+    """A head that has passed, cut at its Content-Length, and the call that it made."""
+
+    __slots__ = ("_after", "_before", "_size", "call", "generation")
+
+    def __init__(self, before: bytes, after: bytes, call: Call, generation: int) -> None:
+        self._before = before
+        self._after = after
+        self._size = len(before)
+        self.call = call
+        self.generation = generation
+        """Of the keyring: a revoked key must stop at once."""
+
+    @classmethod
+    def of(cls, raw: bytes, head: Head, call: Call, generation: int) -> Repeat | None:
+        """The Repeat of a head that has passed, or None if it is not of the plainest kind.
+
+        Every line break in it must be a CRLF that ends a line which the parser has counted: then the
+        blank line found in the bytes is the one that the parser has found.
+        """
+        is_plain = call.keep_alive and call.stamper is not None and call.length is not None
+        if not is_plain or b"expect" in head.headers or not raw.startswith(b"POST /"):
+            return None
+        lines = raw.count(b"\r\n")
+        if lines != head.header_count + 2 or raw.count(b"\n") != lines or raw.count(b"\r") != lines:
+            return None
+        found = _LENGTH.findall(raw)
+        match = _LENGTH.search(raw)
+        if match is None or len(found) != 1:
+            return None
+        return cls(raw[: match.start(1)], raw[match.end(1) :], call, generation)
+
+    def match(self, data: bytes, at: int) -> tuple[int, int] | None:
+        """Where the body begins and its length, if this head stands whole at `at`; else None."""
+        if not data.startswith(self._before, at):
+            return None
+        digits_at = at + self._size
+        digits_end = data.find(b"\r", digits_at, digits_at + _DIGITS_MAX + 1)
+        digits = data[digits_at:digits_end]
+        if digits_end < 0 or not digits.isdigit() or not data.startswith(self._after, digits_end):
+            return None
+        return digits_end + len(self._after), int(digits)
