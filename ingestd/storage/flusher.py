@@ -106,21 +106,16 @@ class Flusher:
         error: StorageError | None = None
         try:
             self._commit(batches)
-        except StorageError as e:
-            error = e
         except Exception as e:
             # A bug must not end the thread: every waiting request would hang.
-            log.exception("commit failed")
-            error = StorageError(f"{type(e).__name__}: {e}")
+            error = _as_storage_error(e)
         events = sum([batch.events for batch in batches])
         if error is None:
             self.commits += 1
             self.events_stored += events
             took = max(1e-6, time.perf_counter() - started)
             size = sum([len(batch.lines) for batch in batches])
-            # The first sample counts whole: a rate that starts near 0 would ask clients to wait long.
-            weight = 0.1 if self.bytes_per_s else 1.0
-            self.bytes_per_s += weight * (size / took - self.bytes_per_s)
+            self.bytes_per_s = smoothed(self.bytes_per_s, size / took)
         else:
             self.events_failed += events
             self._abandon()
@@ -144,8 +139,8 @@ class Flusher:
         try:
             self._disk.replace_file(path, bytes(4096))
             self._disk.unlink(path)
-        except StorageError as e:
-            self._note(e)
+        except Exception as e:
+            self._note(_as_storage_error(e))
         else:
             self._note(None)
 
@@ -185,7 +180,7 @@ class Flusher:
         try:
             path = segment.seal()
         except Exception as e:
-            log.error("segment %s cannot be sealed: %s", segment.name, e, exc_info=_unless_expected(e))
+            log.error("segment %s cannot be sealed: %s", segment.name, _as_storage_error(e))
             self._segment = segment
             self._abandon()
         else:
@@ -214,10 +209,18 @@ class Flusher:
             if self._disk.exists(path):
                 log.warning("abandoned: %s", recovery.recover(self._disk, self._data_dir, path))
         except Exception as e:
-            log.error("%s waits for recovery: %s", path, e, exc_info=_unless_expected(e))
+            log.error("%s waits for recovery: %s", path, _as_storage_error(e))
             self._stranded.append(path)
 
 
-def _unless_expected(error: Exception) -> Exception | None:
-    """What to log a traceback of: bugs, not the disk's errors."""
-    return None if isinstance(error, StorageError) else error
+def smoothed(rate: float, sample: float) -> float:
+    """The new rate; the first sample counts whole, for a rate near 0 would ask clients to wait long."""
+    return rate + 0.1 * (sample - rate) if rate else sample
+
+
+def _as_storage_error(error: Exception) -> StorageError:
+    """The disk's own errors as they are; a bug, with a traceback in the log, as one of them."""
+    if isinstance(error, StorageError):
+        return error
+    log.error("unexpected error", exc_info=error)
+    return StorageError(f"{type(error).__name__}: {error}")

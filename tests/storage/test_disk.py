@@ -22,7 +22,7 @@ from tests.support.disk import SECTOR, FaultyDisk, PowerCut
 
 # No renames and removals of directories: ingestd does none, and the faulty disk has none.
 FILES = st.sampled_from(["a", "b.x", "d/c", "d/e/f.x", "missing/a", "first"])
-DIRECTORIES = st.sampled_from(["d", "d/e", "first"])
+DIRECTORIES = st.sampled_from(["d", "d/e", "plain file"])
 ACTIONS = st.one_of(
     st.tuples(st.sampled_from(["create", "unlink", "read"]), FILES),
     st.tuples(st.sampled_from(["mkdir", "sync"]), DIRECTORIES),
@@ -38,6 +38,7 @@ ACTIONS = st.one_of(
 def play(disk: Disk, root: Path, actions: list[tuple[object, ...]]) -> list[object]:
     """Do these things; what came of each, with the root cut from paths and errors."""
     seen: list[object] = []
+    disk.close(disk.create(root / "plain file"))
     fd = disk.create(root / "first")
 
     def act(call: object, *arguments: object) -> object:
