@@ -20,6 +20,8 @@ from ingestd.errors import UsageError
 AckLevel = Literal["fsync", "write", "memory"]
 Count = Annotated[int, Meta(ge=1)]
 Bytes = Annotated[int, Meta(ge=1024)]
+FrameBytes = Annotated[int, Meta(ge=1024, le=1 << 30)]
+"""A trailer has 32 bits for the bytes of a commit, and the stamps can make a body 3.7 times as long."""
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 
 ENV_PREFIX = "INGESTD_"
@@ -37,7 +39,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     workers: Count = 1
     """Worker processes. This version runs one."""
 
-    body_bytes_max: Bytes = 10 * 1024 * 1024
+    body_bytes_max: FrameBytes = 10 * 1024 * 1024
     """Largest uncompressed body; 10 MiB, so that '10 MB' passes in either reading."""
     strict_bytes_max: Annotated[int, Meta(ge=0)] = 64 * 1024
     """Bodies up to this size are also checked for valid JSON that some reader refuses
@@ -78,7 +80,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A segment is sealed when it has grown to this size (compressed)."""
     segment_age_max_s: Seconds = 60.0
     """A segment is sealed when it is this old, so that readers see data soon."""
-    commit_bytes_max: Bytes = 8 * 1024 * 1024
+    commit_bytes_max: FrameBytes = 8 * 1024 * 1024
     """Lines that go into one frame; a larger batch makes a frame of its own."""
     zstd_level: Annotated[int, Meta(ge=-7, le=19)] = 3
     """zstd's own default: on 400-byte events 1.2x the CPU of level 1 for 1.1x less disk."""

@@ -35,8 +35,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 class Key(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One API key as kept: never the key itself. `name` becomes an event's `source`."""
 
-    name: Annotated[str, Meta(pattern=f"^{_NAME.pattern}$")]
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    name: Annotated[str, Meta(pattern=rf"^{_NAME.pattern}\Z")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
     created: datetime
 
 

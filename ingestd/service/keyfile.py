@@ -26,22 +26,26 @@ def load(disk: Disk, data_dir: Path) -> list[Key]:
 def add(disk: Disk, data_dir: Path, name: str) -> str:
     """Make a key of this name and return it, for the only time. Raises UsageError if it exists."""
     disk.make_directory(data_dir)
-    known = load(disk, data_dir)
-    if any(key.name == name for key in known):
-        raise UsageError(f"a key named '{name}' exists; revoke it first, or choose another name")
-    key, secret = keys.make(name)
-    disk.replace_file(path(data_dir), keys.render([*known, key]))
+    with disk.alone(data_dir):
+        known = load(disk, data_dir)
+        if any(key.name == name for key in known):
+            raise UsageError(f"a key named '{name}' exists; revoke it first, or choose another name")
+        key, secret = keys.make(name)
+        disk.replace_file(path(data_dir), keys.render([*known, key]))
     return secret
 
 
 def revoke(disk: Disk, data_dir: Path, name: str) -> None:
     """Remove the key of this name; a running server follows within about a second. Raises UsageError."""
-    known = load(disk, data_dir)
-    rest = [key for key in known if key.name != name]
-    if len(rest) == len(known):
-        names = ", ".join(key.name for key in known) or "none"
-        raise UsageError(f"no key is named '{name}'; the keys are: {names}")
-    disk.replace_file(path(data_dir), keys.render(rest))
+    if not disk.is_directory(data_dir):
+        raise UsageError(f"{data_dir}: no such directory, so no key is named '{name}'")
+    with disk.alone(data_dir):
+        known = load(disk, data_dir)
+        rest = [key for key in known if key.name != name]
+        if len(rest) == len(known):
+            names = ", ".join(key.name for key in known) or "none"
+            raise UsageError(f"no key is named '{name}'; the keys are: {names}")
+        disk.replace_file(path(data_dir), keys.render(rest))
 
 
 def ensure_one(disk: Disk, data_dir: Path) -> str | None:

@@ -6,14 +6,21 @@ Paths are `Path`s; descriptors are the plain ints of os.open.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Final
 
 from ingestd.errors import StorageError, UsageError
+
+TEMPORARY_PATTERN: Final = ".*.new"
+"""Names of the files that a crash in `replace_file` leaves behind."""
 
 
 @contextmanager
@@ -47,15 +54,6 @@ class Disk:
         with _naming("fdatasync", "segment"):
             os.fdatasync(fd)
 
-    def sync_file(self, path: Path) -> None:
-        """fdatasync for a file that is not open."""
-        with _naming("fdatasync", path):
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fdatasync(fd)
-            finally:
-                os.close(fd)
-
     def truncate(self, fd: int, size: int) -> None:
         """Cut the file to `size` bytes."""
         with _naming("truncate", f"to {size} bytes"):
@@ -76,17 +74,48 @@ class Disk:
         with _naming("unlink", path), suppress(FileNotFoundError):
             os.unlink(path)
 
+    def move(self, source: Path, target: Path) -> None:
+        """Rename durably: the new place before the old one is given up.
+
+        If the new place cannot be made durable the file goes back, or a later sync of the old
+        directory could make the removal durable alone.
+        """
+        self.rename(source, target)
+        try:
+            self.sync_directory(target.parent)
+        except StorageError:
+            self.rename(target, source)
+            raise
+        self.sync_directory(source.parent)
+
     def make_directory(self, path: Path) -> None:
-        """Create the directory and its missing parents, each synced into its own parent."""
+        """Create the directory and its missing parents, each synced into its own parent.
+
+        The first that exists is synced too: who made it may have ended before the sync. All above
+        it had been synced before anything was made in them.
+        """
+        missing = []
+        while not self.is_directory(path):
+            missing.append(path)
+            path = path.parent
+        try:
+            self.sync_directory(path.parent)
+        except StorageError as e:
+            # A directory whose parent we may not even read was not made by us.
+            if not isinstance(e.__cause__, PermissionError):
+                raise
+        for directory in reversed(missing):
+            self._make_one_directory(directory)
+            self.sync_directory(directory.parent)
+
+    def _make_one_directory(self, path: Path) -> None:
         with _naming("mkdir", path):
-            missing = []
-            while not path.is_dir():
-                missing.append(path)
-                path = path.parent
-            for directory in reversed(missing):
-                with suppress(FileExistsError):
-                    os.mkdir(directory, 0o750)
-                self.sync_directory(directory.parent)
+            try:
+                os.mkdir(path, 0o750)
+            except FileExistsError:
+                # Another worker may have been faster; a file of this name is an error.
+                if not path.is_dir():
+                    raise
 
     def sync_directory(self, path: Path) -> None:
         """Make the creations, renames and removals in a directory durable."""
@@ -94,6 +123,16 @@ class Disk:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def sync_file_system(self, path: Path) -> None:
+        """Make durable all that any process has done to the file system of this directory."""
+        with _naming("syncfs", path):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                if ctypes.CDLL(None, use_errno=True).syncfs(fd):
+                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
             finally:
                 os.close(fd)
 
@@ -105,12 +144,32 @@ class Disk:
 
     def exists(self, path: Path) -> bool:
         """True if there is something at this path."""
-        return path.exists()
+        with _naming("stat", path):
+            return path.exists()
 
-    def list(self, directory: Path, pattern: str) -> list[Path]:
-        """Files that match the glob pattern, by name; none if there is no such directory."""
+    def is_directory(self, path: Path) -> bool:
+        """True if there is a directory at this path."""
+        with _naming("stat", path):
+            return path.is_dir()
+
+    def list(self, directory: Path, pattern: str, *, deep: bool = False) -> list[Path]:
+        """Files whose names match the pattern, by name; `deep` looks below too.
+
+        None if there is no such directory; one that may not be read is an error, not empty.
+        """
+
+        def unreadable(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError):
+                raise error
+
+        found: list[Path] = []
         with _naming("list", directory):
-            return sorted((p for p in directory.glob(pattern) if p.is_file()), key=lambda p: p.name)
+            for folder, _, names in os.walk(directory, onerror=unreadable):
+                paths = [Path(folder, name) for name in names if fnmatchcase(name, pattern)]
+                found += [path for path in paths if path.is_file()]
+                if not deep:
+                    break
+        return sorted(found, key=lambda path: path.name)
 
     def replace_file(self, path: Path, data: bytes) -> None:
         """Put `data` in place of the file in one step: a reader sees the old or the new, whole."""
@@ -118,12 +177,33 @@ class Disk:
         self.unlink(temporary)
         fd = self.create(temporary)
         try:
-            self.write(fd, data)
-            self.fdatasync(fd)
-        finally:
-            self.close(fd)
-        self.rename(temporary, path)
+            try:
+                self._keep_owner(fd, path)
+                self.write(fd, data)
+                self.fdatasync(fd)
+            finally:
+                self.close(fd)
+            self.rename(temporary, path)
+        except StorageError:
+            with suppress(StorageError):
+                self.unlink(temporary)
+            raise
         self.sync_directory(path.parent)
+
+    def _keep_owner(self, fd: int, path: Path) -> None:
+        """Mode and owner of the file that is replaced, or else the directory's owner.
+
+        Without it, root's 'ingestd key add' would lock the server's user out of its keys.
+        """
+        with _naming("chown", path):
+            try:
+                like = os.stat(path)
+                os.fchmod(fd, stat.S_IMODE(like.st_mode))
+            except FileNotFoundError:
+                like = os.stat(path.parent)
+            if like.st_uid != os.geteuid():
+                with suppress(PermissionError):
+                    os.fchown(fd, like.st_uid, like.st_gid)
 
     def stamp(self, path: Path) -> tuple[int, int, int] | None:
         """Something that changes when the file is replaced or written; None if it is not there."""
@@ -153,3 +233,15 @@ class Disk:
             os.ftruncate(fd, 0)
             os.write(fd, b"%d\n" % os.getpid())
             return fd
+
+    @contextmanager
+    def alone(self, directory: Path) -> Iterator[None]:
+        """Wait until no other process (or thread) is in here for this directory, and keep others out."""
+        with _naming("lock", directory):
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with _naming("lock", directory):
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)

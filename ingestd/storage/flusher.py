@@ -19,9 +19,11 @@ from ingestd.events import Batch
 from ingestd.ring import Ring
 from ingestd.storage import recovery
 from ingestd.storage.disk import Disk
-from ingestd.storage.segment import Segment, new_name
+from ingestd.storage.segment import OPEN_SUFFIX, Segment, new_name, open_directory, sealed_path
 
 log = logging.getLogger("ingestd.flusher")
+
+_PROBE_S = 1.0
 
 Acknowledge = Callable[[list[Batch], StorageError | None], None]
 
@@ -37,9 +39,9 @@ class Flusher:
         self.events_failed = 0
         self.segments_sealed = 0
         self.bytes_per_s = 0.0
-        """Lines committed a second while busy, smoothed; 0 before the first commit."""
+        """Bytes of lines committed a second while busy, smoothed; 0 before the first commit."""
         self.error: StorageError | None = None
-        """Why the last commit failed; None while storage works."""
+        """Why the last commit or probe failed; None while storage works."""
         self._settings = settings
         self._data_dir = Path(settings.data_dir)
         self._disk = disk
@@ -50,6 +52,8 @@ class Flusher:
         self._segment: Segment | None = None
         self._sequence = 0
         self._seal_at = 0.0
+        self._probe_at = 0.0
+        self._stranded: list[Path] = []
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
 
@@ -73,6 +77,8 @@ class Flusher:
 
     def _run(self) -> None:
         while True:
+            # Read before the ring: what was pushed before stop() must be seen below.
+            stopping = self._stopping
             batches = self._ring.pop(self._settings.commit_bytes_max)
             if batches:
                 self._flush(batches)
@@ -81,8 +87,10 @@ class Flusher:
             ):
                 self._seal()
             if not batches:
-                if self._stopping:
+                if stopping:
                     break
+                if self.error is not None and time.monotonic() >= self._probe_at:
+                    self._probe()
                 self._ring.wait(self._idle_s())
         self._seal()
 
@@ -98,44 +106,68 @@ class Flusher:
         error: StorageError | None = None
         try:
             self._commit(batches)
-        except StorageError as e:
-            error = e
         except Exception as e:
             # A bug must not end the thread: every waiting request would hang.
-            log.exception("commit failed")
-            error = StorageError(f"{type(e).__name__}: {e}")
+            error = _as_storage_error(e)
         events = sum([batch.events for batch in batches])
         if error is None:
             self.commits += 1
             self.events_stored += events
             took = max(1e-6, time.perf_counter() - started)
             size = sum([len(batch.lines) for batch in batches])
-            self.bytes_per_s += 0.1 * (size / took - self.bytes_per_s)
+            self.bytes_per_s = smoothed(self.bytes_per_s, size / took)
         else:
             self.events_failed += events
-            if self.error is None:
-                log.error("storage fails, waiting requests get 500: %s", error)
             self._abandon()
-        if self.error is not None and error is None:
-            log.warning("storage works again")
-        self.error = error
+        self._note(error)
         self._ring.release(batches)
         self._acknowledge(batches, error)
+
+    def _note(self, error: StorageError | None) -> None:
+        """Remember if storage works, and say so when that changes."""
+        if error is not None:
+            self._probe_at = time.monotonic() + _PROBE_S
+            if self.error is None:
+                log.error("storage fails, waiting requests get 500: %s", error)
+        elif self.error is not None:
+            log.warning("storage works again")
+        self.error = error
+
+    def _probe(self) -> None:
+        """Try the disk when nothing is pushed: traffic may stay away because of this very error."""
+        path = open_directory(self._data_dir) / f".probe-w{self._worker}.new"
+        try:
+            self._disk.replace_file(path, bytes(4096))
+            self._disk.unlink(path)
+        except Exception as e:
+            self._note(_as_storage_error(e))
+        else:
+            self._note(None)
 
     def _commit(self, batches: list[Batch]) -> None:
         segment = self._segment or self._open()
         lines = b"".join([batch.lines for batch in batches]) if len(batches) > 1 else batches[0].lines
+        received_ms = [batch.received_ms for batch in batches]
         segment.commit(
             lines,
             sum([batch.events for batch in batches]),
-            batches[0].received_ms,
-            batches[-1].received_ms,
+            # Not the first and the last batch's: the clock may have been set back between them.
+            min(received_ms),
+            max(received_ms),
             sync=self._settings.ack == "fsync",
         )
 
     def _open(self) -> Segment:
-        self._sequence += 1
-        name = new_name(datetime.now(UTC), self._node, self._worker, self._sequence)
+        while True:
+            self._sequence += 1
+            name = new_name(datetime.now(UTC), self._node, self._worker, self._sequence)
+            # Sequences begin again with each process, and a machine without a clock battery boots
+            # into the same time again and again: a name may have been used.
+            if not (
+                self._disk.exists(sealed_path(self._data_dir, name))
+                or self._disk.exists(open_directory(self._data_dir) / (name + OPEN_SUFFIX))
+            ):
+                break
         self._segment = Segment(self._disk, self._data_dir, name, self._settings.zstd_level)
         self._seal_at = time.monotonic() + self._settings.segment_age_max_s
         return self._segment
@@ -147,8 +179,8 @@ class Flusher:
         self._segment = None
         try:
             path = segment.seal()
-        except StorageError as e:
-            log.error("segment %s cannot be sealed: %s", segment.name, e)
+        except Exception as e:
+            log.error("segment %s cannot be sealed: %s", segment.name, _as_storage_error(e))
             self._segment = segment
             self._abandon()
         else:
@@ -159,6 +191,9 @@ class Flusher:
                 len(segment.chain.commits),
                 segment.chain.events,
             )
+            stranded, self._stranded = self._stranded, []
+            for path in stranded:
+                self._recover(path)
 
     def _abandon(self) -> None:
         """Never touch a file again that a write or a sync has failed on; save its good commits."""
@@ -166,8 +201,26 @@ class Flusher:
         if segment is None:
             return
         self._segment = None
-        path = segment.abandon()
+        self._recover(segment.abandon())
+
+    def _recover(self, path: Path) -> None:
+        """Seal what is good of an abandoned file; if the disk refuses, it waits for the next seal."""
         try:
-            log.warning("%s", recovery.recover(self._disk, self._data_dir, path))
-        except StorageError as e:
-            log.error("segment %s stays in %s for the next start: %s", segment.name, path.parent, e)
+            if self._disk.exists(path):
+                log.warning("abandoned: %s", recovery.recover(self._disk, self._data_dir, path))
+        except Exception as e:
+            log.error("%s waits for recovery: %s", path, _as_storage_error(e))
+            self._stranded.append(path)
+
+
+def smoothed(rate: float, sample: float) -> float:
+    """The new rate; the first sample counts whole, for a rate near 0 would ask clients to wait long."""
+    return rate + 0.1 * (sample - rate) if rate else sample
+
+
+def _as_storage_error(error: Exception) -> StorageError:
+    """The disk's own errors as they are; a bug, with a traceback in the log, as one of them."""
+    if isinstance(error, StorageError):
+        return error
+    log.error("unexpected error", exc_info=error)
+    return StorageError(f"{type(error).__name__}: {error}")

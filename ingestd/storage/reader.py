@@ -27,9 +27,11 @@ Problem = Callable[[str], None]
 
 
 def segments(disk: Disk, data_dir: Path) -> list[Path]:
-    """The sealed and open segments of a data directory, oldest first."""
-    sealed = disk.list(data_dir / "segments", f"**/*{SUFFIX}")
-    return sorted(sealed + disk.list(open_directory(data_dir), f"*{OPEN_SUFFIX}"), key=lambda path: path.name)
+    """The sealed and open segments of a data directory, oldest first, each once."""
+    # Open ones first: one that is sealed in between is then found twice, not missed.
+    found = disk.list(open_directory(data_dir), f"*{OPEN_SUFFIX}")
+    found += disk.list(data_dir / "segments", f"*{SUFFIX}", deep=True)
+    return sorted({_name(path): path for path in found}.values(), key=lambda path: path.name)
 
 
 def cat(disk: Disk, paths: list[Path], follow: bool, problem: Problem) -> Iterator[bytes]:
@@ -47,14 +49,20 @@ def cat(disk: Disk, paths: list[Path], follow: bool, problem: Problem) -> Iterat
                 continue
             chain = chains.setdefault(name, Chain())
             before = len(chain.commits)
-            data, base, result = _walk_on(disk, path, chain)
-            for commit in chain.commits[before:]:
-                yield _content(data, commit, base)
+            try:
+                data, base, result = _walk_on(disk, path, chain)
+                for commit in chain.commits[before:]:
+                    yield _content(data, commit, base)
+            except _Gone:
+                result = Walk(chain, "sealed")
+            except StorageError as e:
+                result = Walk(chain, "damaged", str(e))
             found += len(chain.commits) - before
             if path.name.endswith(OPEN_SUFFIX) and result.state in ("open", "torn"):
                 # What follows the last commit of an open segment may be a commit on its way.
                 continue
             ended.add(name)
+            del chains[name]
             if result.state in ("torn", "damaged"):
                 problem(f"{path}: {result.problem}; what follows is not shown")
         if not follow:
@@ -63,17 +71,26 @@ def cat(disk: Disk, paths: list[Path], follow: bool, problem: Problem) -> Iterat
             time.sleep(_POLL_S)
 
 
+class _Gone(StorageError):
+    """Removed since it was listed: by a consumer, or because it had no whole commit."""
+
+
 def _walk_on(disk: Disk, path: Path, chain: Chain) -> tuple[bytes, int, Walk]:
     """Walk what was added after `chain`: its bytes, their offset in the file, and the result."""
     base = chain.end
-    try:
-        data = disk.read(path, base)
-    except StorageError:
-        if not path.name.endswith(OPEN_SUFFIX):
-            raise
-        # It has been sealed since it was listed.
-        data = disk.read(sealed_path(path.parent.parent, _name(path)), base)
-    return data, base, walk(data, chain)
+    places = [path]
+    if path.name.endswith(OPEN_SUFFIX):
+        # It may have been sealed since it was listed.
+        places.append(sealed_path(path.parent.parent, _name(path)))
+    for place in places:
+        try:
+            data = disk.read(place, base)
+        except StorageError:
+            if disk.exists(place):
+                raise
+        else:
+            return data, base, walk(data, chain)
+    raise _Gone(f"{path} is gone")
 
 
 def _content(data: bytes, commit: Commit, base: int = 0) -> bytes:
@@ -91,7 +108,7 @@ def _content(data: bytes, commit: Commit, base: int = 0) -> bytes:
 
 def _expand(disk: Disk, paths: list[Path]) -> Iterator[Path]:
     for path in paths:
-        if path.is_dir():
+        if disk.is_directory(path):
             yield from segments(disk, path)
         else:
             yield path
@@ -117,6 +134,8 @@ def verify(disk: Disk, data_dir: Path, say: Problem) -> Verdict:
     for path in segments(disk, data_dir):
         try:
             _verify_one(disk, path, verdict, say)
+        except _Gone:
+            continue
         except StorageError as e:
             verdict.problems += 1
             say(f"{path}: {e}")

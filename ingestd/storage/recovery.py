@@ -2,10 +2,11 @@
 
 | found in DATA/open | done |
 |--|--|
-| whole commits, perhaps a torn tail | commits copied to a new file and sealed; tail kept as `.torn` |
-| a whole footer | synced and moved to its sealed place |
+| whole commits, perhaps a footer or a torn tail | copied to a new file and sealed; tail kept as `.torn` |
 | no whole commit | removed; its bytes, if any, stay as `.torn` |
 | damage with commits after it | nothing is repaired: moved to DATA/quarantine, reported |
+| commits whose sealed name is another segment's | the same: nothing is overwritten |
+| what cannot be read, or has a foreign name | left in place, reported |
 
 The good commits are copied, never synced in place: after a failed fsync the kernel may take lost
 pages for clean ones. The original goes last, so a crash at any step is mended by the next run.
@@ -13,15 +14,18 @@ pages for clean ones. The original goes last, so a crash at any step is mended b
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ingestd.storage.disk import Disk
+from ingestd.errors import StorageError
+from ingestd.storage.disk import TEMPORARY_PATTERN, Disk
 from ingestd.storage.segment import (
     OPEN_SUFFIX,
     TORN_SUFFIX,
     open_directory,
     publish,
+    sealed_path,
     walk,
 )
 
@@ -34,60 +38,93 @@ class Recovered:
 
     name: str
     action: str
-    commits: int
-    events: int
-    in_doubt_bytes: int
-    problem: str
+    commits: int = 0
+    events: int = 0
+    in_doubt_bytes: int = 0
+    problem: str = ""
 
     def __str__(self) -> str:
-        text = f"{self.name}: {self.action}, {self.commits} commits with {self.events} events kept"
+        text = f"{self.name}: {self.action}, {self.commits} whole commits with {self.events} events"
         if self.in_doubt_bytes:
-            text += f", {self.in_doubt_bytes} bytes in doubt after commit {self.commits - 1} ({self.problem})"
-        return text
+            text += f", {self.in_doubt_bytes} bytes after them in doubt"
+        return f"{text}: {self.problem}" if self.problem else text
 
 
 def recover_all(disk: Disk, data_dir: Path) -> list[Recovered]:
     """Deal with everything in DATA/open; only while no worker writes there. Raises StorageError."""
+    # A process that was killed may have renamed a segment and not synced its new directory; nothing
+    # tells which. It must not be lost when the old directory is synced. (PostgreSQL does the same.)
+    disk.sync_file_system(data_dir)
     directory = open_directory(data_dir)
-    for leftover in disk.list(directory, f"*{_COPY_SUFFIX}"):
-        disk.unlink(leftover)
-    return [recover(disk, data_dir, path) for path in disk.list(directory, f"*{OPEN_SUFFIX}")]
+    for pattern in (f"*{_COPY_SUFFIX}", TEMPORARY_PATTERN):
+        for leftover in disk.list(directory, pattern):
+            disk.unlink(leftover)
+    done = []
+    for path in disk.list(directory, f"*{OPEN_SUFFIX}"):
+        try:
+            done.append(recover(disk, data_dir, path))
+        except StorageError as e:
+            # One bad file must not keep the server from starting.
+            done.append(Recovered(path.name.removesuffix(OPEN_SUFFIX), "left in place", problem=str(e)))
+    return done
 
 
 def recover(disk: Disk, data_dir: Path, path: Path) -> Recovered:
     """Deal with one segment that nobody writes to any more. Raises StorageError."""
     name = path.name.removesuffix(OPEN_SUFFIX)
+    target = sealed_path(data_dir, name)
     data = disk.read(path)
     found = walk(data)
     chain = found.chain
     tail = data[chain.end :] if found.state != "sealed" else b""
+    sealed = data[: chain.end] + chain.footer() if chain.commits else b""
 
-    def report(action: str) -> Recovered:
-        return Recovered(name, action, len(chain.commits), chain.events, len(tail), found.problem)
+    def report(action: str, problem: str = found.problem) -> Recovered:
+        return Recovered(name, action, len(chain.commits), chain.events, len(tail), problem)
 
     if found.state == "damaged":
-        quarantine = data_dir / "quarantine"
-        disk.make_directory(quarantine)
-        disk.rename(path, quarantine / path.name)
-        disk.sync_directory(quarantine)
-        disk.sync_directory(path.parent)
+        _quarantine(disk, data_dir, path, data)
         return report("quarantined")
-    if found.state == "sealed":
-        disk.sync_file(path)
-        publish(disk, data_dir, path, name)
-        return report("sealed")
+    if sealed and disk.exists(target) and disk.read(target) != sealed:
+        _quarantine(disk, data_dir, path, data)
+        return report("quarantined", "another segment of this name has been sealed")
     if tail:
-        disk.replace_file(path.with_name(name + TORN_SUFFIX), tail)
-    if chain.commits:
+        disk.replace_file(_place(disk, path.with_name(name + TORN_SUFFIX), tail), tail)
+    if sealed:
         copy = path.with_name(name + _COPY_SUFFIX)
-        disk.unlink(copy)
-        fd = disk.create(copy)
-        try:
-            disk.write(fd, data[: chain.end] + chain.footer())
-            disk.fdatasync(fd)
-        finally:
-            disk.close(fd)
+        _write_whole(disk, copy, sealed)
         publish(disk, data_dir, copy, name)
     disk.unlink(path)
     disk.sync_directory(path.parent)
-    return report("recovered" if chain.commits else "removed")
+    return report("recovered" if sealed else "removed")
+
+
+def _write_whole(disk: Disk, path: Path, data: bytes) -> None:
+    """Make a file with these bytes, durably, or none: on a full disk half a copy would take up room."""
+    disk.unlink(path)
+    fd = disk.create(path)
+    try:
+        try:
+            disk.write(fd, data)
+            disk.fdatasync(fd)
+        finally:
+            disk.close(fd)
+    except StorageError:
+        with suppress(StorageError):
+            disk.unlink(path)
+        raise
+
+
+def _quarantine(disk: Disk, data_dir: Path, path: Path, data: bytes) -> None:
+    directory = data_dir / "quarantine"
+    disk.make_directory(directory)
+    disk.move(path, _place(disk, directory / path.name, data))
+
+
+def _place(disk: Disk, wanted: Path, data: bytes) -> Path:
+    """Where to keep `data`: under the wanted name, or with a number if other bytes have that name."""
+    path, number = wanted, 0
+    while disk.exists(path) and disk.read(path) != data:
+        number += 1
+        path = wanted.with_name(f"{wanted.name}.{number}")
+    return path

@@ -42,6 +42,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,7 +116,8 @@ class Chain:
             content_bytes,
             len(frame),
             first_ms,
-            max(0, last_ms - first_ms),
+            # The clock may have been set while the commit gathered.
+            min(max(0, last_ms - first_ms), 0xFFFF_FFFF),
             crc32(frame),
             self.checksum,
             0,
@@ -184,19 +186,20 @@ def _next_commit(data: bytes, position: int, chain: Chain) -> str:
     """Append the commit at `position` to the chain, or say what is wrong with it."""
     frame_bytes = frame_length(data, position)
     if frame_bytes is None:
-        return f"no whole zstd frame at byte {position}"
+        return f"no whole zstd frame at byte {chain.end}"
     frame_end = position + frame_bytes
+    trailer_at = chain.end + frame_bytes
     trailer = data[frame_end : frame_end + _TRAILER_SIZE]
     if len(trailer) < _TRAILER_SIZE or not trailer.startswith(_TRAILER_HEAD):
-        return f"no whole trailer at byte {frame_end}"
+        return f"no whole trailer at byte {trailer_at}"
     body = trailer[_SKIPPABLE.size :]
     _, sequence, _, _, told_bytes, _, _, frame_crc, before, own = _TRAILER.unpack(body)
     if crc32(body[:-4]) != own:
-        return f"the trailer at byte {frame_end} has a wrong checksum"
+        return f"the trailer at byte {trailer_at} has a wrong checksum"
     if (sequence, before) != (len(chain.commits), chain.checksum):
-        return f"commit {sequence} at byte {position} stands where {len(chain.commits)} should"
+        return f"commit {sequence} at byte {chain.end} stands where {len(chain.commits)} should"
     if told_bytes != frame_bytes or crc32(memoryview(data)[position:frame_end]) != frame_crc:
-        return f"the frame at byte {position} has a wrong checksum"
+        return f"the frame at byte {chain.end} has a wrong checksum"
     chain.append(trailer)
     return ""
 
@@ -258,9 +261,7 @@ def publish(disk: Disk, data_dir: Path, path: Path, name: str) -> Path:
     """Move a file with a durable footer to its sealed place, durably; the last step of sealing."""
     target = sealed_path(data_dir, name)
     disk.make_directory(target.parent)
-    disk.rename(path, target)
-    disk.sync_directory(target.parent)
-    disk.sync_directory(path.parent)
+    disk.move(path, target)
     return target
 
 
@@ -278,10 +279,13 @@ class Segment:
         )
         self._path = open_directory(data_dir) / (name + OPEN_SUFFIX)
         self._fd = disk.create(self._path)
+        self._closed = False
         try:
             disk.sync_directory(self._path.parent)
         except StorageError:
-            disk.close(self._fd)
+            self._close()
+            with suppress(StorageError):
+                disk.unlink(self._path)
             raise
 
     @property
@@ -305,7 +309,7 @@ class Segment:
         """Write the footer, make all durable, move the file to its place. Raises StorageError."""
         self._disk.write(self._fd, self.chain.footer())
         self._disk.fdatasync(self._fd)
-        self._disk.close(self._fd)
+        self._close()
         return publish(self._disk, self._data_dir, self._path, self.name)
 
     def abandon(self) -> Path:
@@ -314,13 +318,16 @@ class Segment:
         Cutting keeps a batch that was answered 500 from being read back. If the disk refuses even
         that, recovery may find the batch whole: a 500 says 'not promised', not 'not there'.
         """
-        try:
-            self._disk.truncate(self._fd, self.size)
-        except StorageError:
-            pass
-        finally:
-            self._disk.close(self._fd)
+        if not self._closed:
+            with suppress(StorageError):
+                self._disk.truncate(self._fd, self.size)
+            self._close()
         return self._path
+
+    def _close(self) -> None:
+        """Once only: afterwards the number may be a connection's."""
+        self._closed = True
+        self._disk.close(self._fd)
 
 
 def new_name(opened: datetime, node: str, worker: int, sequence: int) -> str:

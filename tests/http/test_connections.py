@@ -50,10 +50,10 @@ def test_an_error_that_ends_the_connection_comes_after_the_answers_before_it() -
     wire = Wire()
     wire.feed(numbered(range(2)) + b"NONSENSE\r\n\r\n")
     assert wire.answers() == []
-    assert not wire.ended
+    assert not wire.is_ended()
     wire.site.commit()
     assert [answer.status for answer in wire.answers()] == [200, 200, 400]
-    assert wire.ended
+    assert wire.is_ended()
 
 
 def test_one_failed_commit_touches_only_its_own_requests() -> None:
@@ -114,7 +114,7 @@ def test_a_connection_is_kept_as_the_client_asks(
         wire.feed(post(encoded(event()), headers=lines, version=version))
     wire.site.commit()
     assert wire.answer().headers["Connection"] == said
-    assert wire.ended is not is_kept
+    assert wire.is_ended() is not is_kept
     wire.feed(numbered(range(1)))
     wire.site.commit()
     assert len(wire.answers()) == 1 + is_kept
@@ -177,10 +177,10 @@ def test_a_half_closed_client_still_gets_its_answers() -> None:
     wire = Wire()
     wire.feed(numbered(range(3)))
     wire.half_close()
-    assert not wire.closed
+    assert not wire.is_closed()
     wire.site.commit()
     assert ids(wire) == ["0", "1", "2"]
-    assert wire.ended
+    assert wire.is_ended()
 
 
 @pytest.mark.parametrize("sent", [0, 1, 60, -1])
@@ -188,7 +188,7 @@ def test_a_half_closed_client_with_nothing_due_is_closed(sent: int) -> None:
     wire = Wire()
     wire.feed(numbered(range(1))[:sent])
     wire.half_close()
-    assert wire.closed
+    assert wire.is_closed()
     assert wire.site.ring.batches == 0
 
 
@@ -202,11 +202,11 @@ def test_a_drain_closes_idle_connections_and_answers_the_busy_ones() -> None:
     request = post(encoded(event("sending")))
     sending.feed(request[:50])
     site.drain()
-    assert (idle.closed, waiting.ended, sending.ended) == (True, False, False)
+    assert (idle.is_closed(), waiting.is_ended(), sending.is_ended()) == (True, False, False)
     sending.feed(request[50:])
     site.commit()
     assert (ids(waiting), ids(sending)) == (["waiting"], ["sending"])
-    assert (waiting.ended, sending.ended) == (True, True)
+    assert (waiting.is_ended(), sending.is_ended()) == (True, True)
     assert sending.answer().headers["Connection"] == "close"
 
 

@@ -123,7 +123,7 @@ def test_a_bad_body_does_not_end_the_connection() -> None:
     wire.site.commit()
     first, second = wire.answers()
     assert (first.status, second.json["messageId"]) == (400, "after")
-    assert not wire.ended
+    assert not wire.is_ended()
 
 
 # -- 401 --------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def test_a_full_ring_is_429_until_a_commit_makes_room(settings: dict[str, Any]) 
     assert [stored.status, also_stored.status] == [200, 200]
     assert shape(refused) == (429, BUSY, "overloaded")
     assert int(refused.headers["Retry-After"]) >= 1
-    assert not wire.ended
+    assert not wire.is_ended()
     wire.feed(post(encoded(event("again"))))
     wire.site.commit()
     assert wire.answers()[3].json["messageId"] == "again"
@@ -261,7 +261,7 @@ def test_a_bug_is_500_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     wire = Wire(Site(not_ready=bug))
     wire.feed(head("GET /readyz HTTP/1.1", auth=False))
     assert shape(wire.answer("GET")) == (500, INTERNAL, "bug")
-    assert wire.ended
+    assert wire.is_ended()
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     caplog.clear()
 
@@ -271,7 +271,7 @@ def test_one_connection_too_many_is_503() -> None:
     first, second, third = Wire(site), Wire(site), Wire(site)
     assert third.answer().status == 503
     assert third.answer().code == "too_many_connections"
-    assert third.ended
+    assert third.is_ended()
     second.vanish(None)
     third.half_close()
     for wire in (first, Wire(site)):

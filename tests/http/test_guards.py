@@ -36,7 +36,7 @@ def test_a_request_gets_its_answer_and_the_next_one_its_own(case: Case) -> None:
         site.commit()
         first, *rest = wire.answers([case.method])
         assert (first.status, first.code) == (case.status, case.code), (len(pieces), first.body)
-        if wire.ended:
+        if wire.is_ended():
             assert rest == []
             assert first.headers["Connection"] == "close"
         else:
@@ -55,7 +55,7 @@ def test_a_request_cut_short_stores_nothing_and_is_closed_in_time(case: Case) ->
         wire.feed(case.raw[:length])
         for _ in range(4):
             site.tick(61)
-        assert wire.closed
+        assert wire.is_closed()
         assert site.inflight_bytes == 0
         if case.code is not None:
             assert site.ring.batches == 0

@@ -154,6 +154,10 @@ class Raw:
         """All that still comes until the server closes the connection."""
         return self._file.read()
 
+    def end(self) -> None:
+        """Say that nothing more will be sent."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         """Close both directions."""
         self._file.close()
@@ -168,6 +172,8 @@ class Raw:
 
 class Server:
     """One `ingestd serve` on a data directory; with `with`, its process never outlives the block."""
+
+    STOP = signal.SIGTERM
 
     def __init__(self, folder: Path, *flags: str, **settings: str | int | float) -> None:
         """`settings` go through the environment: `segment_age_max_s=0.2` is INGESTD_SEGMENT_AGE_MAX_S."""
@@ -262,7 +268,7 @@ class Server:
         self._process = None
         return status
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+    def stop(self, number: signal.Signals = STOP) -> None:
         """Stop it as an operator would; it must exit with status 0."""
         self.send(number)
         status = self.wait()

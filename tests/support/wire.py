@@ -13,7 +13,7 @@ import io
 import json
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import Message
 from typing import Any, Final, cast
@@ -226,13 +226,11 @@ class Site:
             wire.settle()
 
 
-@dataclass
 class Wire:
     """One client's connection."""
 
-    site: Site = field(default_factory=Site)
-
-    def __post_init__(self) -> None:
+    def __init__(self, site: Site | None = None) -> None:
+        self.site = site or Site()
         self._connection = Connection(self.site.hub)
         self.transport = MockTransport(self._connection)
         self._held: list[bytes] = []
@@ -279,13 +277,11 @@ class Wire:
         self.transport.read_on()
         self.settle()
 
-    @property
-    def ended(self) -> bool:
+    def is_ended(self) -> bool:
         """True once the client sees the end of the stream of answers."""
         return self.transport.eof_written or self.transport.closing
 
-    @property
-    def closed(self) -> bool:
+    def is_closed(self) -> bool:
         """True once nothing of the connection is left."""
         return self._lost
 

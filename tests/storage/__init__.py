@@ -1,0 +1,1 @@
+"""Tests of the storage: format, recovery, flusher, reader."""
