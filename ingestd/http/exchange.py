@@ -40,7 +40,12 @@ class Exchange:
         batch.ack = self.acknowledge
 
     def acknowledge(self, error: StorageError | None) -> None:
-        """The batch is kept, or storage failed."""
+        """The batch is kept, or storage failed: answer."""
+        self.settle(error)
+        self._answerer.flush()
+
+    def settle(self, error: StorageError | None) -> None:
+        """Know the answer, but do not write it yet."""
         batch, self._batch = self._batch, None
         assert batch is not None
         if error is not None:
@@ -49,7 +54,6 @@ class Exchange:
             self.answer = responses.stored_many(batch.message_ids, self._line())
         else:
             self.answer = responses.stored_one(batch.message_ids[0], self._line())
-        self._answerer.flush()
 
     def reject(self, rejection: Rejection, *, is_head: bool = False) -> None:
         """The answer is an error."""

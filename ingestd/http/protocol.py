@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Generator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from ingestd.errors import Rejection, StorageError, internal
@@ -41,7 +41,7 @@ class Connection(asyncio.Protocol):
         self._reader = RequestReader(hub, self)
         self._exchanges: list[Exchange] = []
         """Requests whose answers are owed, in order."""
-        self._jobs: list[tuple[Exchange, Generator[None, None, Batch], int]] = []
+        self._jobs: list[tuple[Exchange, Iterator[Batch | None], int]] = []
         """Large bodies that are being validated slice by slice, and what was read after them."""
         self._reading_paused = False
         self._writing_paused = False
@@ -179,20 +179,20 @@ class Connection(asyncio.Protocol):
         hub = self._hub
         exchange = Exchange(self, call, keep_alive=call.keep_alive and not hub.is_draining)
         self._exchanges.append(exchange)
-        if isinstance(body, Rejection):
-            exchange.reject(body)
-        elif call.form is None or call.stamper is None:
-            self._probe(exchange, call)
-        elif self._jobs or len(body) >= SLICED_BYTES_MIN:
-            self._jobs.append((exchange, call.stamper.slices(body, call.form), charged_bytes))
-            charged_bytes = 0
-            if len(self._jobs) == 1:
-                hub.defer(self._work)
-        else:
-            try:
+        try:
+            if isinstance(body, Rejection):
+                raise body
+            if call.form is None or call.stamper is None:
+                self._probe(exchange, call)
+            elif self._jobs or len(body) >= SLICED_BYTES_MIN:
+                self._jobs.append((exchange, call.stamper.slices(body, call.form), charged_bytes))
+                charged_bytes = 0
+                if len(self._jobs) == 1:
+                    hub.defer(self._work)
+            else:
                 self._push(exchange, call.stamper.batch(body, call.form))
-            except Exception as e:
-                exchange.reject(_rejection(e))
+        except Exception as e:
+            exchange.reject(_rejection(e), is_head=call.is_head)
         if charged_bytes:
             hub.budget.give(charged_bytes)
         if not exchange.keep_alive:
@@ -224,33 +224,29 @@ class Connection(asyncio.Protocol):
         if self._hub.acks_on_push:
             batch.ack = _nobody_waits
             self._hub.push(batch)
-            exchange.acknowledge(None)
+            exchange.settle(None)
         else:
             self._hub.push(batch)
 
     def _probe(self, exchange: Exchange, call: Call) -> None:
+        """Raises Rejection (503)."""
         refusal = self._hub.readiness() if call.path == b"/readyz" else None
-        if refusal is None:
-            exchange.confirm(is_head=call.is_head)
-        else:
-            exchange.reject(refusal, is_head=call.is_head)
+        if refusal is not None:
+            raise refusal
+        exchange.confirm(is_head=call.is_head)
 
     def _work(self) -> None:
         """One slice of the first job; the loop serves others between two slices."""
         exchange, slices, charged_bytes = self._jobs[0]
         if self.state is not CLOSED:
             try:
-                next(slices)
-            except StopIteration as e:
-                try:
-                    self._push(exchange, e.value)
-                except Rejection as rejection:
-                    exchange.reject(rejection)
+                batch = next(slices, None)
+                if batch is None:
+                    self._hub.defer(self._work)
+                    return
+                self._push(exchange, batch)
             except Exception as e:
                 exchange.reject(_rejection(e))
-            else:
-                self._hub.defer(self._work)
-                return
         self._jobs.pop(0)
         self._hub.budget.give(charged_bytes)
         if self._jobs:
@@ -287,8 +283,6 @@ class Connection(asyncio.Protocol):
         """The last answer is written: say so, and give the client time to read it."""
         self._exchanges.clear()
         self._reader.end()
-        if self.state is not CLOSING:
-            self.go(lifecycle.LAST)
         self.go(lifecycle.ANSWERED)
         if self._transport.can_write_eof():
             self._transport.write_eof()

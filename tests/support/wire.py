@@ -12,6 +12,7 @@ import http.client
 import io
 import json
 import socket
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -147,6 +148,10 @@ class MockTransport(asyncio.Transport):
         self.closing = self.aborted = True
         self.unread.clear()
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """The limit is the same here; `read_on` resumes when all is read, as low=0 asks for."""
+        assert (high, low) == (_HIGH_WATER_BYTES, 0)
+
     def is_closing(self) -> bool:
         return self.closing
 
@@ -165,6 +170,7 @@ class Site:
         **settings: Any,
     ) -> None:
         self.now = 1000.0
+        self._deferred: deque[Callable[[], None]] = deque()
         self.settings = Settings(**settings)
         self.keyring = Keyring([key()])
         self.ring = Ring(self.settings.ring_batches_max, self.settings.ring_bytes_max)
@@ -173,6 +179,7 @@ class Site:
             self.keyring,
             self.ring,
             clock=lambda: self.now,
+            defer=self._deferred.append,
             drain_bytes_per_s=lambda: drain_bytes_per_s,
             not_ready=not_ready,
         )
@@ -187,7 +194,7 @@ class Site:
 
     @property
     def inflight_bytes(self) -> int:
-        return self.hub.inflight_bytes
+        return self.hub.budget.bytes
 
     def take(self, bytes_max: int = 1 << 30) -> list[Batch]:
         """The batches of the next commit, as the flusher pops them."""
@@ -220,8 +227,14 @@ class Site:
         self.hub.drain()
         self.settle()
 
+    def run_deferred(self) -> None:
+        """Call back what asked for the next round of the loop."""
+        while self._deferred:
+            self._deferred.popleft()()
+
     def settle(self) -> None:
-        """What the event loop would do next on each connection."""
+        """What the event loop would do next: what was deferred, then each connection."""
+        self.run_deferred()
         for wire in list(self.wires):
             wire.settle()
 
@@ -251,6 +264,7 @@ class Wire:
         """Deliver what waits while the server reads; then the loss of a connection that is closed."""
         while self._held and self.transport.is_reading():
             self._connection.data_received(self._held.pop(0))
+            self.site.run_deferred()
         if self.transport.closing and not self.transport.unread:
             self.vanish(None)
 
