@@ -192,7 +192,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._push(exchange, call.stamper.batch(body, call.form))
         except Exception as e:
-            exchange.reject(_rejection(e), is_head=call.is_head)
+            _fail(exchange, e, is_head=call.is_head)
         if charged_bytes:
             hub.budget.give(charged_bytes)
         if not exchange.keep_alive:
@@ -246,7 +246,9 @@ class Connection(asyncio.Protocol):
                     return
                 self._push(exchange, batch)
             except Exception as e:
-                exchange.reject(_rejection(e))
+                _fail(exchange, e)
+                if not exchange.keep_alive and self.state in lifecycle.READING:
+                    self.go(lifecycle.LAST)
         self._jobs.pop(0)
         self._hub.budget.give(charged_bytes)
         if self._jobs:
@@ -295,9 +297,10 @@ def _nobody_waits(_error: StorageError | None) -> None:
     """Ack level memory: the answer has gone out already."""
 
 
-def _rejection(error: Exception) -> Rejection:
-    """What to answer: the Rejection itself, or 500 for a bug."""
-    if isinstance(error, Rejection):
-        return error
-    log.error("bug while reading events", exc_info=error)
-    return internal("bug")
+def _fail(exchange: Exchange, error: Exception, *, is_head: bool = False) -> None:
+    """Answer with the Rejection, or for a bug with 500; after a bug the connection is not trusted."""
+    if not isinstance(error, Rejection):
+        log.error("bug while serving a request", exc_info=error)
+        exchange.keep_alive = False
+        error = internal("bug")
+    exchange.reject(error, is_head=is_head)
