@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.requests import TIMESTAMP, encoded, event
@@ -257,6 +257,9 @@ def test_names_are_compared_letter_by_letter(name: str) -> None:
 
 # -- any event --------------------------------------------------------------------------------
 
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""How fast examples are made says nothing on a noisy machine."""
+
 _text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 _values = st.recursive(
     st.none()
@@ -287,7 +290,7 @@ def expected(sent: dict[str, Any], message_id: str, received_at: str) -> dict[st
     return sent | {"messageId": message_id, "receivedAt": received_at, "source": SOURCE}
 
 
-@settings(deadline=None, max_examples=300)
+@settings(UNHURRIED, max_examples=300)
 @given(
     st.lists(any_events(), min_size=1, max_size=4),
     st.booleans(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ import polars
 import pytest
 
 from tests.support.server import Client, Server, run
-from tests.support.tools import tool
+from tests.support.tools import clickhouse, tool
 
 _FILE = Path(__file__).parents[3] / "shared" / "data" / "webhook-events.ndjson"
 _GLOB = "segments/**/*.ndjson.zst"
@@ -81,12 +80,10 @@ def _by_duckdb(data_dir: Path) -> list[dict[str, Any]]:
 
 
 def _by_clickhouse(data_dir: Path) -> list[dict[str, Any]]:
-    """In a process of its own: chdb takes over signal handlers and threads of the one it is in."""
     structure = ", ".join(f"{name} String" for name in _FIELDS)
     query = f"select {', '.join(_FIELDS)} from file('{data_dir}/{_GLOB}', JSONEachRow, '{structure}')"
-    program = "import chdb, sys; print(chdb.query(sys.argv[1], 'JSONCompactEachRow'), end='')"
-    done = subprocess.run([sys.executable, "-c", program, query], capture_output=True, check=True, timeout=60)
-    return [_row(json.loads(line)) for line in done.stdout.splitlines()]
+    answer = clickhouse(query, "JSONCompactEachRow", data_dir)
+    return [_row(json.loads(line)) for line in answer.splitlines()]
 
 
 def _by_polars(data_dir: Path) -> list[dict[str, Any]]:

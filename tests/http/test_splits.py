@@ -6,7 +6,7 @@ import gzip
 from collections.abc import Sequence
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.http.guard_cases import CASES
@@ -14,6 +14,9 @@ from tests.support.requests import cut, encoded, event, head, post, post_chunked
 from tests.support.wire import Site, Wire
 
 GZIP = "Content-Encoding: gzip"
+
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""How fast examples are made says nothing on a noisy machine."""
 
 _text = st.text(max_size=30)
 _values = st.recursive(
@@ -81,7 +84,7 @@ def outcome(pieces: Sequence[bytes], methods: list[str], commits: Sequence[bool]
     return [(a.status, a.headers.items(), a.body) for a in answers], lines, wire.is_ended()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(UNHURRIED, max_examples=150)
 @given(_pipelines, _cuts, st.lists(st.booleans(), max_size=30))
 def test_a_pipeline_in_any_cut_has_the_answers_of_the_whole(
     pipeline: list[tuple[str, bytes]], cuts: list[int], commits: list[bool]
@@ -94,7 +97,7 @@ def test_a_pipeline_in_any_cut_has_the_answers_of_the_whole(
     assert outcome(cut(data, [place % len(data) for place in cuts]), methods, commits) == whole
 
 
-@settings(deadline=None, max_examples=100)
+@settings(UNHURRIED, max_examples=100)
 @given(_pipelines)
 def test_a_pipeline_has_the_answers_of_its_requests_one_at_a_time(pipeline: list[tuple[str, bytes]]) -> None:
     methods = [method for method, _ in pipeline]
@@ -107,7 +110,7 @@ def test_a_pipeline_has_the_answers_of_its_requests_one_at_a_time(pipeline: list
 _SEEDS = [case.raw for case in CASES if len(case.raw) < 1000]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(UNHURRIED, max_examples=300)
 @given(
     st.lists(st.sampled_from(_SEEDS), min_size=1, max_size=3),
     st.lists(st.tuples(st.integers(0, 1 << 16), st.binary(max_size=3), st.integers(0, 3)), max_size=4),

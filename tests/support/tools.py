@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,3 +20,18 @@ def tool(name: str) -> str:
     if os.environ.get("CI"):
         pytest.fail(f"{reason}; .ci/run installs what tests need")
     pytest.skip(reason)
+
+
+def clickhouse(query: str, output_format: str, cwd: Path) -> str:
+    """A query's answer, in a process of its own: chdb takes over the signals of the one it is in."""
+    program = "import chdb, sys; print(chdb.query(sys.argv[1], sys.argv[2]), end='')"
+    done = subprocess.run(
+        [sys.executable, "-c", program, query, output_format],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -1,0 +1,58 @@
+"""Writes README.md's table of settings from the Settings struct; `--check` only compares.
+
+The struct's own docstrings are the text, so the two cannot say different things.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+from ingestd import config
+
+ROOT = Path(__file__).parents[1]
+BEGIN = "<!-- settings: made by `make docs` from ingestd/config.py -->"
+END = "<!-- end of settings -->"
+
+
+def table() -> str:
+    """The table, a row for each field in the order of the struct."""
+    defaults = config.Settings()
+    rows = ["| setting | default | meaning |", "|--|--|--|"]
+    for name, text in _docstrings().items():
+        rows.append(f"| `{name}` | `{getattr(defaults, name)}` | {' '.join(text.split())} |")
+    return "\n".join(rows)
+
+
+def _docstrings() -> dict[str, str]:
+    """The string that follows each field of the struct; no field may be without."""
+    module = ast.parse((ROOT / "ingestd" / "config.py").read_text())
+    [body] = [node.body for node in module.body if isinstance(node, ast.ClassDef) and node.name == "Settings"]
+    found = {}
+    for field, text in zip(body, [*body[1:], None], strict=True):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            assert isinstance(text, ast.Expr), f"{field.target.id} has no docstring"
+            found[field.target.id] = str(ast.literal_eval(text.value))
+    assert tuple(found) == config.Settings.__struct_fields__
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """Rewrite README.md between the markers; with `--check`, exit 1 if that would change it."""
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    assert after, f"README.md has no {BEGIN!r} … {END!r}"
+    made = f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+    if "--check" in arguments:
+        if made != text:
+            print("README.md's table of settings is not that of ingestd/config.py: run `make docs`")
+        return int(made != text)
+    readme.write_text(made)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
