@@ -145,16 +145,17 @@ class Stamper:
             self._received_ms = received_ms
             self._received_at = Raw(b'"%s"' % rfc3339_ms(received_ms))
             self._stamps = b',"receivedAt":%b,"source":%b}\n' % (self._received_at, self._source)
-        body, events, is_plain = _validated(body, form, self._strict_bytes_max)
+        body, decoded, is_plain = _validated(body, form, self._strict_bytes_max)
+        if is_plain and not form.is_array and _is_complete(decoded):
+            return Batch(bytes(body.strip()[:-1]) + self._stamps, [decoded.messageId], received_ms)
+        events = decoded if form.is_array else [decoded]
         message_ids = _message_ids(events, received_ms)
-        if not is_plain:
-            rows = _rows(body) if form.is_array else [_row(body)]
-            lines = self._merged(rows, events, message_ids)
-        elif not form.is_array and _is_complete(events[0]):
-            lines = bytes(body.strip()[:-1]) + self._stamps
-        else:
+        if is_plain:
             raws = _raws(body) if form.is_array else [Raw(body.strip())]
             lines = self._spliced(raws, events, message_ids)
+        else:
+            rows = _rows(body) if form.is_array else [_row(body)]
+            lines = self._merged(rows, events, message_ids)
         return Batch(lines, message_ids, received_ms)
 
     def _spliced(self, raws: list[Raw], events: list[_Named], message_ids: list[str]) -> bytes:
@@ -186,7 +187,7 @@ class Stamper:
 
 def _is_complete(event: _Named) -> bool:
     """True if the event has an id and no stamped name of its own."""
-    return bool(event.messageId) and event.receivedAt is _ABSENT and event.source is _ABSENT
+    return event.receivedAt is _ABSENT and event.source is _ABSENT and bool(event.messageId)
 
 
 def _message_ids(events: list[_Named], now_ms: int) -> list[str]:
@@ -230,8 +231,11 @@ def _invalid(error: Exception) -> Rejection:
 
 def _validated(
     body: bytes | bytearray, form: Form, strict_bytes_max: int
-) -> tuple[bytes | bytearray, list[_Named], bool]:
-    """The body, mended where it is odd; its events; and whether no name stands twice. Raises Rejection."""
+) -> tuple[bytes | bytearray, Any, bool]:
+    """The body, mended where it is odd; its event or events; and whether no name stands twice.
+
+    Raises Rejection.
+    """
     try:
         # msgspec skips strings it need not decode without looking at their bytes.
         body.decode()
@@ -239,15 +243,15 @@ def _validated(
             # A raw line break cannot stand inside a JSON string, so each is white space.
             body = body.translate(_NEWLINES_TO_SPACES)
         try:
-            events = form.typed.decode(body)
+            decoded = form.typed.decode(body)
         except msgspec.DecodeError as e:
-            body, events = _decoded_oddly(body, form, e)
+            body, decoded = _decoded_oddly(body, form, e)
         is_plain = len(body) <= strict_bytes_max
         if is_plain and not oddities.is_plain(body):
             body = oddities.resolved(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise _invalid(e) from None
-    return body, events if form.is_array else [events], is_plain
+    return body, decoded, is_plain
 
 
 def _decoded_oddly(

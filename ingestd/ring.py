@@ -5,10 +5,10 @@ and seen by other threads in program order, under the GIL and, per object, in fr
 Each counter has one writer: `_pushed…` the producer, `_popped…` and `_released…` the consumer. A
 slot is written before the counter that publishes it, and emptied before the counter that frees it.
 
-Sleeping: the consumer raises `is_sleeping`, looks once more, and only then waits on a lock used as
-a binary semaphore; the producer publishes, then looks at `is_sleeping`, and if it is raised must call
-`wake`, at once or a little later. One of the two always sees the other, so a wake-up is never lost,
-and a busy consumer is never woken.
+Gathering and sleeping: a push opens a round of gathering, which the producer ends with `wake`. The
+consumer raises `_sleeping`, looks if there is something and no round is open, and if not waits on a
+lock used as a binary semaphore; the producer closes the round, then looks at `_sleeping`. One of the
+two always sees the other, so a wake-up is never lost, and a busy consumer is never woken.
 
 Popped batches count until they are released, after their commit: the bounds hold for everything
 that is in memory and not yet on disk.
@@ -17,6 +17,7 @@ that is in memory and not yet on disk.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 from ingestd.events import Batch
 
@@ -33,10 +34,11 @@ class Ring:
         self._popped = 0
         self._released = 0
         self._released_bytes = 0
-        self.is_sleeping = False
-        """True while the consumer waits to be woken; it may change at any moment."""
-        self._wake = threading.Lock()
-        self._wake.acquire()
+        self.is_gathering = False
+        """True from a push until `wake`: more is about to come, so the consumer had better wait."""
+        self._sleeping = False
+        self._semaphore = threading.Lock()
+        self._semaphore.acquire()
 
     @property
     def batches(self) -> int:
@@ -51,7 +53,7 @@ class Ring:
     def push(self, batch: Batch) -> bool:
         """Producer: False if it is full. An empty ring takes a batch of any size.
 
-        Whoever pushes looks at `is_sleeping` afterwards and calls `wake` if it is raised.
+        Whoever pushes calls `wake` when there is nothing more to push at once.
         """
         pushed, size = self._pushed, len(batch.lines)
         waiting = pushed - self._released
@@ -61,6 +63,7 @@ class Ring:
             return False
         self._slots[pushed % self._batches_max] = batch
         self._pushed_bytes += size
+        self.is_gathering = True
         self._pushed = pushed + 1
         return True
 
@@ -88,17 +91,17 @@ class Ring:
         self._released += len(batches)
 
     def wait(self, timeout_s: float) -> None:
-        """Consumer: sleep until something is pushed, `wake` is called, or the time is over."""
-        self.is_sleeping = True
-        if self._pushed == self._popped:
-            self._wake.acquire(timeout=timeout_s)
-        self.is_sleeping = False
+        """Consumer: until there is something and no round is open, `wake` is called, or time is over."""
+        self._sleeping = True
+        if self.is_gathering or self._pushed == self._popped:
+            self._semaphore.acquire(timeout=timeout_s)
+        self._sleeping = False
 
     def wake(self) -> None:
-        """Any thread: let the consumer look now."""
-        self.is_sleeping = False
-        try:
-            self._wake.release()
-        except RuntimeError:
-            # Released already and not yet taken: the consumer will look in any case.
-            return
+        """Producer: the round is over, let the consumer look. Any thread: let it look in any case."""
+        self.is_gathering = False
+        if self._sleeping:
+            self._sleeping = False
+            # It may be released already and not yet taken; the consumer will look in any case.
+            with suppress(RuntimeError):
+                self._semaphore.release()

@@ -14,6 +14,7 @@ from typing import Final
 from ingestd.errors import Rejection
 from ingestd.events import MANY, ONE, Form, Stamper
 from ingestd.http.guards import GZIP, Head
+from ingestd.http.responses import connection_line
 
 _READS: Final = (b"GET", b"HEAD")
 ROUTES: Final[dict[bytes, tuple[bytes, ...]]] = {
@@ -31,7 +32,7 @@ _DIGITS_MAX: Final = 18
 class Call:
     """One request's meaning. `form` and `stamper` are None for /healthz and /readyz."""
 
-    __slots__ = ("form", "is_gzip", "is_head", "is_http10", "keep_alive", "length", "path", "stamper")
+    __slots__ = ("form", "is_gzip", "is_head", "keep_alive", "keep_alive_line", "length", "path", "stamper")
 
     def __init__(self, head: Head, *, keep_alive: bool) -> None:
         """Raises Rejection (404, 405)."""
@@ -46,8 +47,9 @@ class Call:
         self.stamper: Stamper | None = None
         self.is_gzip = self.form is not None and head.encoding in GZIP
         self.is_head = head.method == b"HEAD"
-        self.is_http10 = head.is_http10
         self.keep_alive = keep_alive
+        self.keep_alive_line = connection_line(keep_alive=True, is_http10=head.is_http10)
+        """What an answer says of the connection if it goes on."""
         length = head.headers.get(b"content-length")
         self.length = None if length is None else int(length)
         """Content-Length; None where there is none."""

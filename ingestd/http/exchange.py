@@ -6,12 +6,14 @@ connection keeps its exchanges in order, and answers leave only from the front.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from ingestd.errors import Rejection, StorageError, internal
 from ingestd.events import MANY, Batch
 from ingestd.http import responses
 from ingestd.http.calls import Call
+
+_CLOSE: Final = responses.connection_line(keep_alive=False, is_http10=False)
 
 
 class Answerer(Protocol):
@@ -64,5 +66,4 @@ class Exchange:
         self.answer = responses.probe(200, b'{"status":"ok"}', self._line(), is_head=is_head)
 
     def _line(self) -> bytes:
-        is_http10 = self._call is not None and self._call.is_http10
-        return responses.connection_line(keep_alive=self.keep_alive, is_http10=is_http10)
+        return self._call.keep_alive_line if self.keep_alive and self._call is not None else _CLOSE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ingestd.config import Settings
 from ingestd.errors import Rejection, overloaded, unauthorized
@@ -12,6 +12,8 @@ from ingestd.events import Batch, Stamper
 from ingestd.http.budget import Budget
 from ingestd.keys import Keyring
 from ingestd.ring import Ring
+
+_GATHER_S: Final = 0.001
 
 if TYPE_CHECKING:
     from ingestd.http.protocol import Connection
@@ -45,7 +47,9 @@ class Hub:
         self._drain_bytes_per_s = drain_bytes_per_s
         self._not_ready = not_ready
         self._stampers: dict[str, Stamper] = {}
-        self._wake_due = False
+        self._gathered = 0
+        self._gathered_before = 0
+        self._gather_until = 0.0
 
     def authorize(self, authorization: bytes) -> Stamper:
         """The Stamper of the key in an Authorization header. Raises Rejection (401)."""
@@ -59,20 +63,26 @@ class Hub:
         return stamper
 
     def push(self, batch: Batch) -> None:
-        """Hand a batch to the flusher. Raises Rejection (429) if the ring is full.
-
-        A sleeping flusher is woken when the loop has gone once round: whatever other sockets have
-        brought by then goes into the same commit, and a lone request waits for nobody.
-        """
+        """Hand a batch to the flusher. Raises Rejection (429) if the ring is full."""
         if not self.ring.push(batch):
             raise self.overloaded("the write queue is full")
-        if self.ring.is_sleeping and not self._wake_due:
-            self._wake_due = True
-            self.defer(self._wake)
+        if not self._gathered:
+            self._gather_until = self._clock() + _GATHER_S
+            self.defer(self._gather)
+        self._gathered += 1
 
-    def _wake(self) -> None:
-        self._wake_due = False
-        self.ring.wake()
+    def _gather(self) -> None:
+        """Let the flusher begin once the loop has gone round and no socket has brought more.
+
+        There is no timer: a lone request is committed after one idle round, and where rounds are
+        never idle the first of the gathered waits _GATHER_S at most.
+        """
+        if self._gathered != self._gathered_before and self._clock() < self._gather_until:
+            self._gathered_before = self._gathered
+            self.defer(self._gather)
+        else:
+            self._gathered = self._gathered_before = 0
+            self.ring.wake()
 
     def overloaded(self, detail: str) -> Rejection:
         """429, with the whole seconds until what waits now is written at the rate of the last commits."""

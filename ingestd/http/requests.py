@@ -213,7 +213,7 @@ class RequestReader:
             limit = hub.settings.body_bytes_max
             if (call.length or 0) > (compressed_bytes_max(limit) if call.is_gzip else limit):
                 raise too_large(limit)
-            self.continue_due = b"expect" in head.headers and not call.is_http10
+            self.continue_due = b"expect" in head.headers and not head.is_http10
             self._learn(fed, head, call)
         self._begin_body(call, call.length)
         if self.continue_due:

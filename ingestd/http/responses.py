@@ -23,8 +23,9 @@ _CONNECTION: Final = {
     "close": b"Connection: close\r\n",
     "keep-alive": b"Connection: keep-alive\r\n",
 }
-_date_second = -1
+_second = -1
 _date_line = b""
+_ok_start = b""
 
 
 def connection_line(*, keep_alive: bool, is_http10: bool) -> bytes:
@@ -36,11 +37,12 @@ def connection_line(*, keep_alive: bool, is_http10: bool) -> bytes:
 
 def date_line() -> bytes:
     """The Date header line of this second."""
-    global _date_second, _date_line
+    global _second, _date_line, _ok_start
     second = int(time.time())
-    if second != _date_second:
+    if second != _second:
         _date_line = b"Date: %s\r\n" % formatdate(second, usegmt=True).encode()
-        _date_second = second
+        _ok_start = _STATUS_LINES[200] + _date_line + b"Content-Type: application/json\r\n"
+        _second = second
     return _date_line
 
 
@@ -55,10 +57,8 @@ def stored_many(message_ids: list[str], connection: bytes) -> bytes:
 
 
 def _ok(body: bytes, connection: bytes) -> bytes:
-    return (
-        b"HTTP/1.1 200 OK\r\n%s%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
-        % (date_line(), connection, len(body), body)
-    )  # fmt: skip
+    date_line()
+    return b"%b%bContent-Length: %d\r\n\r\n%b" % (_ok_start, connection, len(body), body)
 
 
 def probe(status: int, body: bytes, connection: bytes, *, is_head: bool) -> bytes:

@@ -79,7 +79,8 @@ class Flusher:
         while True:
             # Read before the ring: what was pushed before stop() must be seen below.
             stopping = self._stopping
-            batches = self._ring.pop(self._settings.commit_bytes_max)
+            gathering = self._ring.is_gathering and not stopping
+            batches = [] if gathering else self._ring.pop(self._settings.commit_bytes_max)
             if batches:
                 self._flush(batches)
             if self._segment is not None and (
