@@ -104,7 +104,8 @@ def events(draw: st.DrawFn) -> str:
     )
     named = [('"event"', '"e"'), ('"properties"', draw(objects(_values))), ('"timestamp"', f'"{TIMESTAMP}"')]
     members = draw(st.permutations([*others, *named])) + own_id
-    return draw(_spaces) + f"{{{','.join(_spaced(draw, [name, ':', value]) for name, value in members)}}}"
+    text = f"{{{','.join(_spaced(draw, [name, ':', value]) for name, value in members)}}}"
+    return _spaced(draw, [text])
 
 
 def no_name_twice(members: list[tuple[str, Any]]) -> dict[str, Any]:
