@@ -130,6 +130,15 @@ def test_a_segment_sealed_between_any_two_calls_of_the_reader_is_read_once(call:
     assert read(disk) == (lines(9), [])
 
 
+def test_a_segment_that_has_both_its_names_is_verified_once() -> None:
+    disk = new_disk()
+    segment = write(disk, DATA, COMMITS)
+    disk.on_call = lambda call, name: (
+        segment.seal() and None if (call, name) == ("list", "segments") else None
+    )
+    assert verified(disk) == ((1, 3, 8, 0), [])
+
+
 def test_a_commit_on_its_way_is_shown_when_it_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     disk = new_disk()
     data = open_bytes(COMMITS)
