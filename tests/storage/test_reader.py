@@ -133,9 +133,12 @@ def test_a_segment_sealed_between_any_two_calls_of_the_reader_is_read_once(call:
 def test_a_segment_that_has_both_its_names_is_verified_once() -> None:
     disk = new_disk()
     segment = write(disk, DATA, COMMITS)
-    disk.on_call = lambda call, name: (
-        segment.seal() and None if (call, name) == ("list", "segments") else None
-    )
+
+    def seal(call: str, name: str) -> None:
+        if (call, name) == ("list", "segments"):
+            segment.seal()
+
+    disk.on_call = seal
     assert verified(disk) == ((1, 3, 8, 0), [])
 
 
