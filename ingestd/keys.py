@@ -83,7 +83,7 @@ def render(keys: Iterable[Key]) -> bytes:
     parts = ["# Made by 'ingestd key'. Digests only: a key is shown once, when it is made.\n"]
     parts += [
         f'\n[[key]]\nname = "{key.name}"\nsha256 = "{key.sha256}"\n'
-        f"created = {key.created.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}\n"
+        f"created = {key.created.astimezone(UTC).isoformat(timespec='seconds')}\n"
         for key in keys
     ]
     return "".join(parts).encode()

@@ -94,9 +94,11 @@ def test_a_pretty_printed_body_becomes_one_line_for_each_event(indent: int | str
         assert {name: got[name] for name in sent} == sent
 
 
-def test_white_space_around_everything_is_allowed() -> None:
-    body = f' \t\r\n{{ "event" : "e" , "properties" : {{ }} ,\n\n"timestamp" : "{TIMESTAMP}" }}\r\n '.encode()
-    assert json.loads(send(body).line)["properties"] == {}
+@pytest.mark.parametrize("own_id", ["", ',"messageId":"m"'])
+def test_white_space_around_everything_is_allowed(own_id: str) -> None:
+    event_part = f'{{ "event" : "e" , "properties" : {{ }} ,\n\n"timestamp" : "{TIMESTAMP}"{own_id} }}'
+    for body in (f" \t\r\n{event_part}\r\n ", event_text(more=own_id).decode() + " ", event_part + "\t"):
+        assert json.loads(send(body.encode()).line)["properties"] == {}
 
 
 def test_an_event_may_be_of_any_width() -> None:

@@ -137,12 +137,16 @@ class _Worker:
         ticks = 0
         while True:
             await asyncio.sleep(_TICK_S)
-            self._hub.tick()
             ticks += 1
+            # Nothing may end this task: no deadline would pass any more, and no revoked key stop.
+            try:
+                self._hub.tick()
+            except Exception:
+                log.exception("bug while ending what is overdue")
             if ticks % _KEYS_TICKS == 0:
                 try:
                     self._load_keys()
-                except (UsageError, StorageError) as e:
+                except Exception as e:
                     log.error("keys not reloaded, the old ones stay: %s", e)
 
     def _load_keys(self) -> None:

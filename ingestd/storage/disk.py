@@ -6,7 +6,6 @@ Paths are `Path`s; descriptors are the plain ints of os.open.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -21,6 +20,10 @@ from ingestd.errors import StorageError, UsageError
 
 TEMPORARY_PATTERN: Final = ".*.new"
 """Names of the files that a crash in `replace_file` leaves behind."""
+
+
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
+"""What file systems without hard links answer."""
 
 
 @contextmanager
@@ -74,18 +77,25 @@ class Disk:
         with _naming("unlink", path), suppress(FileNotFoundError):
             os.unlink(path)
 
-    def move(self, source: Path, target: Path) -> None:
-        """Rename durably: the new place before the old one is given up.
+    def link(self, source: Path, target: Path) -> None:
+        """A second name, that must not exist yet, for a file; its directory is not yet synced."""
+        with _naming("link", source):
+            os.link(source, target)
 
-        If the new place cannot be made durable the file goes back, or a later sync of the old
-        directory could make the removal durable alone.
+    def move(self, source: Path, target: Path) -> None:
+        """Give the file a new name, durably, and only then take away the old one.
+
+        Not by rename: its two halves may become durable one by one, and a sync of the old directory
+        alone, after a failed sync of the new one or by another process, could lose the file.
         """
-        self.rename(source, target)
         try:
-            self.sync_directory(target.parent)
-        except StorageError:
-            self.rename(target, source)
-            raise
+            self.link(source, target)
+        except StorageError as e:
+            if not isinstance(e.__cause__, OSError) or e.__cause__.errno not in _NO_LINKS:
+                raise
+            self.rename(source, target)
+        self.sync_directory(target.parent)
+        self.unlink(source)
         self.sync_directory(source.parent)
 
     def make_directory(self, path: Path) -> None:
@@ -123,16 +133,6 @@ class Disk:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(fd)
-            finally:
-                os.close(fd)
-
-    def sync_file_system(self, path: Path) -> None:
-        """Make durable all that any process has done to the file system of this directory."""
-        with _naming("syncfs", path):
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                if ctypes.CDLL(None, use_errno=True).syncfs(fd):
-                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
             finally:
                 os.close(fd)
 

@@ -52,10 +52,11 @@ class Recovered:
 
 def recover_all(disk: Disk, data_dir: Path) -> list[Recovered]:
     """Deal with everything in DATA/open; only while no worker writes there. Raises StorageError."""
-    # A process that was killed may have renamed a segment and not synced its new directory; nothing
-    # tells which. It must not be lost when the old directory is synced. (PostgreSQL does the same.)
-    disk.sync_file_system(data_dir)
     directory = open_directory(data_dir)
+    if not disk.is_directory(directory):
+        return []
+    # A run that was killed may not have come to this: what it removed must not come back.
+    disk.sync_directory(directory)
     for pattern in (f"*{_COPY_SUFFIX}", TEMPORARY_PATTERN):
         for leftover in disk.list(directory, pattern):
             disk.unlink(leftover)
@@ -91,12 +92,24 @@ def recover(disk: Disk, data_dir: Path, path: Path) -> Recovered:
     if tail:
         disk.replace_file(_place(disk, path.with_name(name + TORN_SUFFIX), tail), tail)
     if sealed:
-        copy = path.with_name(name + _COPY_SUFFIX)
-        _write_whole(disk, copy, sealed)
-        publish(disk, data_dir, copy, name)
+        _seal(disk, data_dir, path, name, sealed)
     disk.unlink(path)
     disk.sync_directory(path.parent)
     return report("recovered" if sealed else "removed")
+
+
+def _seal(disk: Disk, data_dir: Path, path: Path, name: str, data: bytes) -> None:
+    """Have these bytes at their sealed place, durably."""
+    target = sealed_path(data_dir, name)
+    copy = path.with_name(name + _COPY_SUFFIX)
+    if not disk.exists(target):
+        _write_whole(disk, copy, data)
+        publish(disk, data_dir, copy, name)
+    else:
+        # It got there before a crash or an error, but perhaps not durably.
+        disk.make_directory(target.parent)
+        disk.sync_directory(target.parent)
+        disk.unlink(copy)
 
 
 def _write_whole(disk: Disk, path: Path, data: bytes) -> None:
@@ -118,7 +131,13 @@ def _write_whole(disk: Disk, path: Path, data: bytes) -> None:
 def _quarantine(disk: Disk, data_dir: Path, path: Path, data: bytes) -> None:
     directory = data_dir / "quarantine"
     disk.make_directory(directory)
-    disk.move(path, _place(disk, directory / path.name, data))
+    place = _place(disk, directory / path.name, data)
+    if not disk.exists(place):
+        disk.move(path, place)
+    else:
+        disk.sync_directory(directory)
+        disk.unlink(path)
+        disk.sync_directory(path.parent)
 
 
 def _place(disk: Disk, wanted: Path, data: bytes) -> Path:

@@ -258,7 +258,10 @@ def open_directory(data_dir: Path) -> Path:
 
 
 def publish(disk: Disk, data_dir: Path, path: Path, name: str) -> Path:
-    """Move a file with a durable footer to its sealed place, durably; the last step of sealing."""
+    """Move a file with a durable footer to its sealed place, durably; the last step of sealing.
+
+    It appears there whole, in one step; for a moment the segment has both names.
+    """
     target = sealed_path(data_dir, name)
     disk.make_directory(target.parent)
     disk.move(path, target)

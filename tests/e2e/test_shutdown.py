@@ -132,11 +132,12 @@ def test_a_revoked_key_stops_and_a_new_one_starts_while_the_server_runs(tmp_path
         assert server.events()[-1]["source"] == "shop"
 
 
-def test_a_broken_keys_file_leaves_the_old_keys_in_force(tmp_path: Path) -> None:
+@pytest.mark.parametrize("broken", ["key = [broken", f"x = {'[' * 5000}", "key = 1"])
+def test_a_broken_keys_file_leaves_the_old_keys_in_force(tmp_path: Path, broken: str) -> None:
     with Server(tmp_path) as server, server.client() as client:
         keys = server.data_dir / "keys.toml"
         good = keys.read_text()
-        keys.write_text("key = [broken")
+        keys.write_text(broken)
         server.wait_for_log("keys not reloaded, the old ones stay")
         assert client.post("/v1/track", EVENT).status == 200
         keys.write_text(good + "\n")

@@ -150,6 +150,16 @@ def test_a_slow_disk_is_not_held_against_a_head_that_the_server_has_stopped_read
     assert statuses(wire) == [200] * 5
 
 
+def test_a_half_closed_client_waits_for_a_slow_disk_whatever_else_it_had_begun() -> None:
+    wire = Wire()
+    wire.feed(REQUEST + REQUEST[:30])
+    wire.half_close()
+    wire.site.tick(REQUEST_S)
+    wire.site.commit()
+    assert statuses(wire) == [200]
+    assert wire.is_ended()
+
+
 # -- between requests -------------------------------------------------------------------------
 
 

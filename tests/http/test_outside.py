@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
 from email.utils import format_datetime, parsedate_to_datetime
 
 import pytest
 
 from tests.support.requests import bytewise, encoded, event, head, post
-from tests.support.wire import Site, Wire
+from tests.support.wire import Site, Wire, send
 
 GET_HEALTHZ = head("GET /healthz HTTP/1.1", auth=False)
 
@@ -68,6 +70,12 @@ def test_every_answer_has_a_date() -> None:
         wire.site.commit()
         date = wire.answer().headers["Date"]
         assert format_datetime(parsedate_to_datetime(date), usegmt=True) == date
+
+
+def test_the_date_of_an_answer_is_not_before_the_receipt_of_its_event() -> None:
+    outcome = send(encoded(event()))
+    received = datetime.fromisoformat(json.loads(outcome.line)["receivedAt"])
+    assert parsedate_to_datetime(outcome.answer.headers["Date"]) >= received.replace(microsecond=0)
 
 
 # -- Expect: 100-continue ---------------------------------------------------------------------

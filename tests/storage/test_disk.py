@@ -27,7 +27,7 @@ ACTIONS = st.one_of(
     st.tuples(st.sampled_from(["create", "unlink", "read"]), FILES),
     st.tuples(st.sampled_from(["mkdir", "sync"]), DIRECTORIES),
     st.tuples(st.sampled_from(["exists", "is_dir"]), FILES | DIRECTORIES),
-    st.tuples(st.sampled_from(["rename", "move"]), FILES, FILES),
+    st.tuples(st.sampled_from(["rename", "link", "move"]), FILES, FILES),
     st.tuples(st.just("write"), st.binary(max_size=9)),
     st.tuples(st.just("truncate"), st.integers(0, 20)),
     st.tuples(st.just("replace"), FILES, st.binary(max_size=9)),
@@ -56,6 +56,8 @@ def play(disk: Disk, root: Path, actions: list[tuple[object, ...]]) -> list[obje
                 disk.truncate(fd, int(str(arguments[0])))
             case "rename":
                 disk.rename(paths[0], paths[1])
+            case "link":
+                disk.link(paths[0], paths[1])
             case "move":
                 disk.move(paths[0], paths[1])
             case "unlink":
@@ -257,16 +259,43 @@ def test_a_replacement_is_old_or_new_after_a_power_cut_at_any_call() -> None:
     assert found == {b"old", b"new"}
 
 
-def test_a_move_that_cannot_be_made_durable_is_taken_back() -> None:
+def moving() -> FaultyDisk:
+    """A disk with a file old/a that is to become new/a."""
     disk = FaultyDisk()
     for name in ("old", "new"):
         disk.make_directory(disk.root / name)
     disk.replace_file(disk.root / "old" / "a", b"data")
-    disk.fail("fsync", name="new")
-    with pytest.raises(StorageError):
+    return disk
+
+
+@pytest.mark.parametrize("call", ["link", "fsync", "unlink"])
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_move_that_fails_never_leaves_the_file_with_no_durable_name(call: str, nth: int) -> None:
+    disk = moving()
+    disk.fail(call, nth=nth)
+    with suppress(StorageError):
         disk.move(disk.root / "old" / "a", disk.root / "new" / "a")
+    # Whoever uses the old directory next makes its changes durable.
     disk.sync_directory(disk.root / "old")
-    assert disk.crash().read(disk.root / "old" / "a") == b"data"
+    after = disk.crash()
+    assert [after.read(path) for path in after.list(after.root, "a", deep=True)][:1] == [b"data"]
+
+
+def test_a_move_overwrites_nothing() -> None:
+    disk = moving()
+    disk.replace_file(disk.root / "new" / "a", b"other")
+    with pytest.raises(StorageError, match=r"^link .*: File exists$"):
+        disk.move(disk.root / "old" / "a", disk.root / "new" / "a")
+    assert disk.read(disk.root / "new" / "a") == b"other"
+    assert disk.read(disk.root / "old" / "a") == b"data"
+
+
+def test_a_file_system_without_hard_links_moves_by_rename() -> None:
+    disk = moving()
+    disk.fail("link", error=errno.EPERM, once=False)
+    disk.move(disk.root / "old" / "a", disk.root / "new" / "a")
+    after = disk.crash()
+    assert [str(path.relative_to(after.root)) for path in after.list(after.root, "*", deep=True)] == ["new/a"]
 
 
 def test_a_directory_that_may_not_be_read_is_an_error_and_not_empty(tmp_path: Path) -> None:

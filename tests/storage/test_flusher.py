@@ -233,7 +233,7 @@ def test_segments_rotate_by_size_and_none_is_empty() -> None:
 def test_a_segment_is_sealed_by_age_without_another_push() -> None:
     disk = new_disk()
     moved = threading.Event()
-    disk.on_call = lambda call, _: moved.set() if call == "rename" else None
+    disk.on_call = lambda call, _: moved.set() if call == "link" else None
     running = started(disk, segment_age_max_s=0.01)
     running.commit(batch(0))
     assert moved.wait(PATIENCE_S)
@@ -282,7 +282,7 @@ def test_a_batch_pushed_just_before_stop_is_committed() -> None:
     assert stored(running.disk) == lines(1)
 
 
-@pytest.mark.parametrize("call", ["write", "fdatasync", "fsync", "mkdir", "rename", "close"])
+@pytest.mark.parametrize("call", ["write", "fdatasync", "fsync", "mkdir", "link", "close"])
 def test_a_bug_ends_neither_the_thread_nor_the_data(call: str, caplog: pytest.LogCaptureFixture) -> None:
     disk = new_disk()
     running = started(disk)
@@ -304,7 +304,7 @@ def test_a_bug_ends_neither_the_thread_nor_the_data(call: str, caplog: pytest.Lo
     assert after_power_cut(disk) == stored(disk)
 
 
-@pytest.mark.parametrize("call", ["write", "fdatasync", "mkdir", "rename", "fsync", "unlink"])
+@pytest.mark.parametrize("call", ["write", "fdatasync", "mkdir", "link", "fsync", "unlink"])
 @pytest.mark.parametrize("nth", [1, 2, 3, 4, 5])
 def test_a_seal_that_fails_at_any_call_loses_nothing(call: str, nth: int) -> None:
     disk = new_disk()
@@ -423,7 +423,7 @@ def test_the_rate_is_known_after_one_commit() -> None:
 FAULTS = st.one_of(
     st.none(),
     st.tuples(
-        st.sampled_from(["write", "fdatasync", "create", "fsync", "rename", "mkdir", "unlink"]),
+        st.sampled_from(["write", "fdatasync", "create", "fsync", "link", "mkdir", "unlink"]),
         st.integers(1, 3),
         st.booleans(),
     ),

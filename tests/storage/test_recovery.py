@@ -268,7 +268,7 @@ def test_a_crash_at_any_call_of_recovery_is_mended_by_the_next(shape: str, seed:
 
 
 @pytest.mark.parametrize(
-    "call", ["read", "list", "create", "write", "fdatasync", "fsync", "rename", "unlink", "mkdir"]
+    "call", ["read", "list", "create", "write", "fdatasync", "fsync", "rename", "link", "unlink", "mkdir"]
 )
 @pytest.mark.parametrize("shape", SHAPES)
 def test_any_failing_call_of_recovery_is_mended_by_the_next(shape: str, call: str) -> None:

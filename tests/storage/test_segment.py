@@ -208,7 +208,7 @@ def test_a_file_is_in_its_directory_durably_before_its_first_commit() -> None:
 
 def test_a_sealed_segment_survives_a_power_cut_at_any_call_in_one_place_or_both() -> None:
     places = set()
-    for cut in range(15):
+    for cut in range(16):
         disk = new_disk()
         segment = write(disk, DATA, COMMITS)
         disk.cut_after = cut
@@ -225,7 +225,7 @@ def test_a_sealed_segment_survives_a_power_cut_at_any_call_in_one_place_or_both(
 def test_a_seal_that_fails_late_closes_the_file_once() -> None:
     disk = new_disk()
     segment = write(disk, DATA, COMMITS)
-    disk.fail("rename")
+    disk.fail("link")
     with pytest.raises(StorageError):
         segment.seal()
     assert segment.abandon() == OPEN

@@ -191,7 +191,17 @@ class FaultyDisk(Disk):
             raise _error("rename", source, errno.ENOENT)
         if self.is_directory(target):
             raise _error("rename", source, errno.EISDIR)
-        self._change({source: None, target: file} if source != target else {})
+        if self._seen.get(target) is not file:
+            self._change({source: None, target: file})
+
+    def link(self, source: Path, target: Path) -> None:
+        self._enter("link", source)
+        file = self._seen.get(source)
+        if file is None or target.parent not in self._seen:
+            raise _error("link", source, errno.ENOENT)
+        if target in self._seen:
+            raise _error("link", source, errno.EEXIST)
+        self._change({target: file})
 
     def unlink(self, path: Path) -> None:
         self._enter("unlink", path)
@@ -225,13 +235,6 @@ class FaultyDisk(Disk):
             for entry in done:
                 del change.entries[entry]
         self._pending = [change for change in self._pending if change.entries]
-
-    def sync_file_system(self, path: Path) -> None:
-        self._enter("syncfs", path)
-        for file in self._seen.values():
-            if file is not None and not file.lies:
-                file.durable = file.seen
-        self._durable, self._pending = dict(self._seen), []
 
     def read(self, path: Path, offset: int = 0) -> bytes:
         self._enter("read", path)
