@@ -204,7 +204,10 @@ def _split(body: bytes | bytearray) -> list[Raw]:
     """The events of a large array, not yet validated. Raises Rejection (400)."""
     try:
         body.decode()
-        raws = _raws(body)
+        try:
+            raws = _raws(body)
+        except msgspec.DecodeError:
+            raws = _raws(oddities.without_lone_surrogates(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise _invalid(e) from None
     if not raws:
@@ -239,13 +242,13 @@ def _validated(
     try:
         # msgspec skips strings it need not decode without looking at their bytes.
         body.decode()
-        if b"\n" in body or b"\r" in body:
-            # A raw line break cannot stand inside a JSON string, so each is white space.
-            body = body.translate(_NEWLINES_TO_SPACES)
         try:
             decoded = form.typed.decode(body)
         except msgspec.DecodeError as e:
             body, decoded = _decoded_oddly(body, form, e)
+        if b"\n" in body or b"\r" in body:
+            # In what has been decoded a raw line break stands in no string, so each is white space.
+            body = body.translate(_NEWLINES_TO_SPACES)
         is_plain = len(body) <= strict_bytes_max
         if is_plain and not oddities.is_plain(body):
             body = oddities.resolved(body)

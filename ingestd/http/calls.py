@@ -76,7 +76,7 @@ class Repeat:
         blank line found in the bytes is the one that the parser has found.
         """
         is_plain = call.keep_alive and call.stamper is not None and call.length is not None
-        if not is_plain or b"expect" in head.headers or not raw.startswith(b"POST /"):
+        if not is_plain or b"expect" in head.headers or not raw.startswith(b"POST %b HTTP/1." % head.target):
             return None
         lines = raw.count(b"\r\n")
         if lines != head.header_count + 2 or raw.count(b"\n") != lines or raw.count(b"\r") != lines:

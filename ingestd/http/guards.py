@@ -34,6 +34,7 @@ _SPELLING_BYTES_MAX: Final = 64
 # RFC 9110 §7.2: uri-host [ ":" port ]; the characters of a reg-name, an IP literal or nothing.
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::[0-9]{0,5})?")
 _TARGET: Final = re.compile(rb"/[!-~]*")
+_REQUEST_START: Final = re.compile(rb"[A-Za-z!#$%&'*+.^_`|~-][A-Za-z0-9!#$%&'*+.^_`|~-]{0,31} [/*h]")
 _CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 
 
@@ -62,7 +63,8 @@ class Head:
         if known is not None:
             if known in self.headers:
                 self.repeated = known
-            self.headers[known] = value
+            # The parser leaves the white space after a value (RFC 9112 §5.1: it is not part of it).
+            self.headers[known] = value.rstrip(b" \t")
 
     def add_trailer(self, name: bytes, value: bytes) -> None:
         """Count a field that came after the body; it must not change the request (RFC 9110 §6.5.1)."""
@@ -178,6 +180,21 @@ def target_too_long(bytes_max: int) -> Rejection:
     return Rejection(
         414, "target_too_long", "URI too long.", f"the target may have {bytes_max} bytes at most"
     )
+
+
+def bad_request_line() -> Rejection:
+    """400: the parser takes other protocols, and white space in other places, for HTTP."""
+    return Rejection(400, "bad_request_line", _BAD, "send METHOD SP target SP HTTP/1.1")
+
+
+def unknown_method() -> Rejection:
+    """501 (RFC 9110 §9.1)."""
+    return Rejection(501, "method_not_implemented", _NOT_IMPLEMENTED, "this method is not known here")
+
+
+def looks_like_request(data: bytes) -> bool:
+    """True for a method that is well formed, whether or not anybody knows it (RFC 9110 §9.1)."""
+    return _REQUEST_START.match(data) is not None
 
 
 def unreadable(reason: object) -> Rejection:

@@ -33,6 +33,7 @@ except ImportError:
 FASTEST: Final = ISAL or ZLIB
 
 BUFFER_BYTES: Final = 1024 * 1024
+_PIECE_BYTES: Final = 16 * 1024
 _GZIP_WBITS: Final = 31
 
 
@@ -65,20 +66,25 @@ class Gunzip:
         if self._fed_bytes > compressed_bytes_max(self._limit_bytes):
             raise too_large(self._limit_bytes)
         try:
-            while data:
-                if self._member.eof:
-                    self._member = self._inflater.decompressobj(wbits=_GZIP_WBITS)
-                room = self._limit_bytes - self.inflated_bytes
-                part = self._member.decompress(data, min(room + 1, BUFFER_BYTES))
-                if part:
-                    self.inflated_bytes += len(part)
-                    if self.inflated_bytes > self._limit_bytes:
-                        raise too_large(self._limit_bytes)
-                    self._output += part
-                data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            # In pieces, because what follows a member is copied: a crowd of tiny members would be
+            # copied once for each of them.
+            for at in range(0, len(data), _PIECE_BYTES):
+                self._inflate(data[at : at + _PIECE_BYTES])
         except self._inflater.error as e:
             raise _invalid_gzip(str(e)) from None
         return self.inflated_bytes - before
+
+    def _inflate(self, data: bytes) -> None:
+        while data:
+            if self._member.eof:
+                self._member = self._inflater.decompressobj(wbits=_GZIP_WBITS)
+            room = self._limit_bytes - self.inflated_bytes
+            part = self._member.decompress(data, min(room + 1, BUFFER_BYTES))
+            self.inflated_bytes += len(part)
+            if self.inflated_bytes > self._limit_bytes:
+                raise too_large(self._limit_bytes)
+            self._output += part
+            data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
 
     def finish(self) -> bytearray:
         """The whole inflated body. Raises Rejection (400) if the stream is not at an end."""

@@ -18,7 +18,7 @@ from ingestd.http import lifecycle, responses
 from ingestd.http.calls import Call
 from ingestd.http.exchange import Exchange
 from ingestd.http.hub import Hub
-from ingestd.http.lifecycle import BODY, CLOSED, CLOSING, DRAIN, HEAD, IDLE, WAIT
+from ingestd.http.lifecycle import BODY, CLOSED, DRAIN, HEAD, IDLE, WAIT
 from ingestd.http.requests import RequestReader
 
 log = logging.getLogger("ingestd.http")
@@ -31,7 +31,8 @@ class Connection(asyncio.Protocol):
     """Between a transport and its RequestReader."""
 
     __slots__ = (
-        "_discarded_bytes", "_exchanges", "_hub", "_jobs", "_reader", "_reading_paused", "_request_deadline",
+        "_discarded_bytes", "_exchanges", "_got_eof", "_held_s", "_hub", "_jobs", "_reader", "_reading_paused",
+        "_request_deadline",
         "_state_deadline", "_transport", "_write_deadline", "_writing_paused", "deadline", "state",
     )  # fmt: skip
 
@@ -45,6 +46,9 @@ class Connection(asyncio.Protocol):
         """Large bodies that are being validated slice by slice, and what was read after them."""
         self._reading_paused = False
         self._writing_paused = False
+        self._held_s: float | None = None
+        """What was left until the deadline when we stopped reading for reasons of our own."""
+        self._got_eof = False
         self._discarded_bytes = 0
         self.state = IDLE
         self.deadline = math.inf
@@ -87,6 +91,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """A half-closed client may still read its answers."""
+        self._got_eof = True
         if not self._exchanges or self.state in (DRAIN, CLOSED):
             return False
         self._exchanges[-1].keep_alive = False
@@ -146,20 +151,29 @@ class Connection(asyncio.Protocol):
 
     def regulate_reading(self) -> None:
         """Read, or leave it in the kernel: while answers pile up, or there is no room, or work is due."""
-        pause = self._writing_paused or (
-            self.state not in (CLOSING, DRAIN)
-            and (
-                self.state is WAIT
-                or bool(self._jobs)
-                or len(self._exchanges) >= self._hub.settings.pipeline_max
-            )
+        ours = self.state in lifecycle.READING and (
+            bool(self._jobs) or len(self._exchanges) >= self._hub.settings.pipeline_max
         )
+        self._hold_deadline(ours)
+        pause = ours or self._writing_paused or self.state is WAIT
         if pause is not self._reading_paused and self.state is not CLOSED:
             self._reading_paused = pause
             if pause:
                 self._transport.pause_reading()
             else:
                 self._transport.resume_reading()
+
+    def _hold_deadline(self, hold: bool) -> None:
+        """A client must not be timed while it is we who do not read."""
+        now = self._hub.now
+        if hold and self._held_s is None and self.state in (HEAD, BODY):
+            self._held_s = self._state_deadline - now
+            self._arm(math.inf)
+        elif not hold and self._held_s is not None:
+            held_s, self._held_s = self._held_s, None
+            if self.state in (HEAD, BODY):
+                self._request_deadline = max(self._request_deadline, now + held_s)
+                self._arm(now + held_s)
 
     # -- requests in --------------------------------------------------------------------------
 
@@ -286,7 +300,7 @@ class Connection(asyncio.Protocol):
         self._exchanges.clear()
         self._reader.end()
         self.go(lifecycle.ANSWERED)
-        if self._transport.can_write_eof():
+        if self._transport.can_write_eof() and not self._got_eof:
             self._transport.write_eof()
             self.regulate_reading()
         else:

@@ -138,8 +138,7 @@ class RequestReader:
         parser = self._parser
         if parser is None:
             parser = self._parser = httptools.HttpRequestParser(self)
-        # Only a head at the very front of what was read can be cut out of it.
-        self._fed = data if self._connection.state is IDLE else b""
+        self._fed = self._fed + data if self._connection.state is HEAD else data
         was_body = self._connection.state is BODY or self._connection.state is WAIT
         try:
             parser.feed_data(data)
@@ -155,9 +154,13 @@ class RequestReader:
             self._connection.refuse(cause)
         except Rejection as e:
             self._connection.refuse(e)
+        except httptools.HttpParserInvalidMethodError as e:
+            is_request = guards.looks_like_request(self._fed)
+            self._connection.refuse(guards.unknown_method() if is_request else guards.unreadable(e))
         except httptools.HttpParserError as e:
             self._connection.refuse(guards.unreadable(e))
-        self._fed = b""
+        if self._connection.state is not HEAD:
+            self._fed = b""
 
     def _count_unfinished_line(self, data: bytes) -> None:
         """The parser holds an unfinished line back, where on_header cannot count it."""
@@ -186,6 +189,7 @@ class RequestReader:
     def on_url(self, url: bytes) -> None:
         head = self._head
         assert head is not None
+        head.method = self._parser.get_method()
         head.target += url
         if len(head.target) > self._hub.settings.target_bytes_max:
             raise guards.target_too_long(self._hub.settings.target_bytes_max)
@@ -202,11 +206,12 @@ class RequestReader:
 
     def on_headers_complete(self) -> None:
         head, parser, hub = self._head, self._parser, self._hub
-        fed, self._fed = self._fed, b""
         assert head is not None
-        head.method = parser.get_method()
         head.version = parser.get_http_version()
         guards.check(head)
+        # The request line is not handed over whole, but it must stand in what was read as HTTP has it.
+        if b"%b %b HTTP/%b\r\n" % (head.method, head.target, head.version.encode()) not in self._fed:
+            raise guards.bad_request_line()
         self._call = call = Call(head, keep_alive=parser.should_keep_alive())
         if call.form is not None:
             call.stamper = self._authorized(head.headers.get(b"authorization", b""))
@@ -214,7 +219,7 @@ class RequestReader:
             if (call.length or 0) > (compressed_bytes_max(limit) if call.is_gzip else limit):
                 raise too_large(limit)
             self.continue_due = b"expect" in head.headers and not head.is_http10
-            self._learn(fed, head, call)
+            self._learn(head, call)
         self._begin_body(call, call.length)
         if self.continue_due:
             self._connection.flush()
@@ -237,11 +242,12 @@ class RequestReader:
             self._generation = hub.keyring.generation
         return self._stamper
 
-    def _learn(self, fed: bytes, head: guards.Head, call: Call) -> None:
+    def _learn(self, head: guards.Head, call: Call) -> None:
         """Remember this head, unless this client has shown that its heads do not repeat."""
-        if fed and self._repeats_tried < _REPEATS_TRIED_MAX and not self._hub.is_draining:
+        if self._repeats_tried < _REPEATS_TRIED_MAX and not self._hub.is_draining:
             self._repeats_tried += 1
-            raw = fed[: fed.find(b"\r\n\r\n") + 4]
+            # Whatever else was read with it, `Repeat.of` takes nothing but this very head.
+            raw = self._fed[: self._fed.find(b"\r\n\r\n") + 4]
             self._repeat = Repeat.of(raw, head, call, self._hub.keyring.generation)
 
     # -- the body ---------------------------------------------------------------------------

@@ -137,7 +137,6 @@ def test_empty_lines_between_requests_are_passed_over() -> None:
     assert ids(wire) == ["0", "1"]
 
 
-@pytest.mark.xfail(strict=True, reason="the body before it is counted into the size of a head")
 def test_a_head_that_arrives_with_the_end_of_a_large_body_is_not_too_large() -> None:
     wire = Wire()
     large = post(encoded(event("large", properties={"pad": "x" * 50_000})))

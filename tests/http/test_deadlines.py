@@ -139,7 +139,6 @@ def test_a_slow_disk_is_never_held_against_the_client() -> None:
     assert not wire.is_ended()
 
 
-@pytest.mark.xfail(strict=True, reason="a head that the server has stopped reading is timed all the same")
 def test_a_slow_disk_is_not_held_against_a_head_that_the_server_has_stopped_reading() -> None:
     wire = Wire(Site(pipeline_max=4))
     wire.feed(REQUEST * 4 + REQUEST[:30])
@@ -228,7 +227,6 @@ def test_a_client_that_reads_again_in_time_is_served_on() -> None:
     assert not wire.is_closed()
 
 
-@pytest.mark.xfail(strict=True, reason="the write deadline takes the place of the deadline of the head")
 def test_not_reading_for_a_while_does_not_extend_the_deadline_of_a_head() -> None:
     site = Site()
     wire = Wire(site)
