@@ -5,10 +5,11 @@ and seen by other threads in program order, under the GIL and, per object, in fr
 Each counter has one writer: `_pushed…` the producer, `_popped…` and `_released…` the consumer. A
 slot is written before the counter that publishes it, and emptied before the counter that frees it.
 
-Gathering and sleeping: a push opens a round of gathering, which the producer ends with `wake`. The
-consumer raises `_sleeping`, looks if there is something and no round is open, and if not waits on a
-lock used as a binary semaphore; the producer closes the round, then looks at `_sleeping`. One of the
-two always sees the other, so a wake-up is never lost, and a busy consumer is never woken.
+Rounds and sleep: a push opens a round, which the producer ends with `publish` when it has nothing
+more to push at once; the consumer had better not pop before. The consumer raises `_sleeping`, looks
+if there is something and no round is open, and if not waits on a lock used as a binary semaphore; the
+producer ends the round, then looks at `_sleeping`. One of the two always sees the other, so a wake-up
+is never lost, and a busy consumer is never woken.
 
 Popped batches count until they are released, after their commit: the bounds hold for everything
 that is in memory and not yet on disk.
@@ -35,7 +36,7 @@ class Ring:
         self._released = 0
         self._released_bytes = 0
         self.is_gathering = False
-        """True from a push until `wake`: more is about to come, so the consumer had better wait."""
+        """True from a push until `publish`: more may be about to come."""
         self._sleeping = False
         self._semaphore = threading.Lock()
         self._semaphore.acquire()
@@ -53,7 +54,7 @@ class Ring:
     def push(self, batch: Batch) -> bool:
         """Producer: False if it is full. An empty ring takes a batch of any size.
 
-        Whoever pushes calls `wake` when there is nothing more to push at once.
+        Whoever pushes calls `publish` when there is nothing more to push at once.
         """
         pushed, size = self._pushed, len(batch.lines)
         waiting = pushed - self._released
@@ -97,11 +98,15 @@ class Ring:
             self._semaphore.acquire(timeout=timeout_s)
         self._sleeping = False
 
-    def wake(self) -> None:
-        """Producer: the round is over, let the consumer look. Any thread: let it look in any case."""
+    def publish(self) -> None:
+        """Producer: the round is over; a consumer that sleeps looks now."""
         self.is_gathering = False
         if self._sleeping:
-            self._sleeping = False
-            # It may be released already and not yet taken; the consumer will look in any case.
-            with suppress(RuntimeError):
-                self._semaphore.release()
+            self.wake()
+
+    def wake(self) -> None:
+        """Any thread: the consumer does not sleep, or not again before it has looked."""
+        self._sleeping = False
+        # It may be released already and not yet taken; the consumer will look in any case.
+        with suppress(RuntimeError):
+            self._semaphore.release()

@@ -42,7 +42,8 @@ SPELLINGS = [
     "3.14159265358979323846264338327950288",
     "1e-999",
     "1.7976931348623157e308",
-    "9" * 308,
+    str(2**127 - 1),
+    str(1 - 2**127),
     '"\\u00e9\\/\\u0041"',
     '"\u00e9\U0001f600\u2028\u2029\x7f"',
     '"\\ud83d\\ude00"',
@@ -266,7 +267,7 @@ _text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 _values = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers(-(10**40), 10**40)
+    | st.integers(1 - 2**127, 2**127 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
     | _text,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_text, inner, max_size=4),

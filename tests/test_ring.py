@@ -124,6 +124,23 @@ def test_it_does_what_a_plain_queue_with_two_sums_does(
         assert (ring.batches, ring.bytes) == (len(held), sum(len(b.lines) for b in held))
 
 
+def put(ring: Ring, one: Batch) -> bool:
+    """A round of one batch."""
+    fits = ring.push(one)
+    ring.publish()
+    return fits
+
+
+def test_wait_goes_on_while_a_round_is_open() -> None:
+    ring = Ring(4, 100)
+    ring.push(batch(1))
+    consumer = waiting(ring)
+    consumer.join(0.05)
+    assert consumer.is_alive()
+    ring.publish()
+    assert returns(consumer)
+
+
 def waiting(ring: Ring) -> threading.Thread:
     """A consumer that waits on its own thread, longer than the test has patience."""
     thread = threading.Thread(target=ring.wait, args=(PATIENCE_S * 10,), daemon=True)
@@ -139,7 +156,7 @@ def returns(thread: threading.Thread) -> bool:
 
 def test_wait_returns_when_something_is_there_already() -> None:
     ring = Ring(4, 100)
-    ring.push(batch(1))
+    put(ring, batch(1))
     assert returns(waiting(ring))
 
 
@@ -158,12 +175,12 @@ def test_wait_returns_when_its_time_is_over() -> None:
     assert ring.pop(1) == []
 
 
-@pytest.mark.parametrize("waker", ["push", "wake"])
+@pytest.mark.parametrize("waker", ["publish", "wake"])
 def test_a_sleeping_consumer_is_woken(waker: str) -> None:
     ring = Ring(4, 100)
     consumer = waiting(ring)
-    if waker == "push":
-        ring.push(batch(1))
+    if waker == "publish":
+        put(ring, batch(1))
     else:
         ring.wake()
     assert returns(consumer)
@@ -220,7 +237,7 @@ def test_no_interleaving_of_push_and_wait_leaves_the_consumer_asleep(consumer_fi
         for producer_lines in range(14):
             ring = Ring(4, 100)
             consumer = Stepped(lambda ring=ring: ring.wait(PATIENCE_S * 10))  # type: ignore[misc]
-            producer = Stepped(lambda ring=ring: ring.push(batch(1)))  # type: ignore[misc]
+            producer = Stepped(lambda ring=ring: put(ring, batch(1)))  # type: ignore[misc]
             turns = [(consumer, consumer_lines), (producer, producer_lines)]
             for stepped, count in turns if consumer_first else reversed(turns):
                 for _ in range(count):
@@ -260,7 +277,7 @@ def test_between_two_threads_nothing_is_lost_doubled_or_reordered(batches_max: i
         consumer.start()
         for number in range(count):
             one = batch(1 + number % 7, number)
-            while not ring.push(one):
+            while not put(ring, one):
                 assert room.acquire(timeout=PATIENCE_S), "the consumer sleeps beside a full ring"
             if ring.batches > batches_max or ring.bytes > bytes_max:
                 too_much.append(number)

@@ -34,7 +34,6 @@ _SPELLING_BYTES_MAX: Final = 64
 # RFC 9110 §7.2: uri-host [ ":" port ]; the characters of a reg-name, an IP literal or nothing.
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::[0-9]{0,5})?")
 _TARGET: Final = re.compile(rb"/[!-~]*")
-_REQUEST_START: Final = re.compile(rb"[A-Za-z!#$%&'*+.^_`|~-][A-Za-z0-9!#$%&'*+.^_`|~-]{0,31} [/*h]")
 _CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 
 
@@ -185,16 +184,6 @@ def target_too_long(bytes_max: int) -> Rejection:
 def bad_request_line() -> Rejection:
     """400: the parser takes other protocols, and white space in other places, for HTTP."""
     return Rejection(400, "bad_request_line", _BAD, "send METHOD SP target SP HTTP/1.1")
-
-
-def unknown_method() -> Rejection:
-    """501 (RFC 9110 §9.1)."""
-    return Rejection(501, "method_not_implemented", _NOT_IMPLEMENTED, "this method is not known here")
-
-
-def looks_like_request(data: bytes) -> bool:
-    """True for a method that is well formed, whether or not anybody knows it (RFC 9110 §9.1)."""
-    return _REQUEST_START.match(data) is not None
 
 
 def unreadable(reason: object) -> Rejection:

@@ -82,7 +82,7 @@ class Hub:
             self.defer(self._gather)
         else:
             self._gathered = self._gathered_before = 0
-            self.ring.wake()
+            self.ring.publish()
 
     def overloaded(self, detail: str) -> Rejection:
         """429, with the whole seconds until what waits now is written at the rate of the last commits."""

@@ -31,9 +31,9 @@ class Connection(asyncio.Protocol):
     """Between a transport and its RequestReader."""
 
     __slots__ = (
-        "_discarded_bytes", "_exchanges", "_got_eof", "_held_s", "_hub", "_jobs", "_reader", "_reading_paused",
-        "_request_deadline",
-        "_state_deadline", "_transport", "_write_deadline", "_writing_paused", "deadline", "state",
+        "_discarded_bytes", "_exchanges", "_got_eof", "_held_since", "_hub", "_jobs", "_reader",
+        "_reading_paused", "_request_deadline", "_state_deadline", "_transport", "_write_deadline",
+        "_writing_paused", "deadline", "state",
     )  # fmt: skip
 
     def __init__(self, hub: Hub) -> None:
@@ -46,8 +46,8 @@ class Connection(asyncio.Protocol):
         """Large bodies that are being validated slice by slice, and what was read after them."""
         self._reading_paused = False
         self._writing_paused = False
-        self._held_s: float | None = None
-        """What was left until the deadline when we stopped reading for reasons of our own."""
+        self._held_since: float | None = None
+        """When we stopped reading for reasons of our own: a client is not timed meanwhile."""
         self._got_eof = False
         self._discarded_bytes = 0
         self.state = IDLE
@@ -147,14 +147,17 @@ class Connection(asyncio.Protocol):
 
     def _arm(self, deadline: float) -> None:
         self._state_deadline = deadline
-        self.deadline = min(deadline, self._write_deadline) if self.state is not CLOSED else math.inf
+        if self.state is CLOSED or (self._held_since is not None and self.state in (HEAD, BODY)):
+            deadline = math.inf
+        self.deadline = min(deadline, self._write_deadline)
 
     def regulate_reading(self) -> None:
         """Read, or leave it in the kernel: while answers pile up, or there is no room, or work is due."""
         ours = self.state in lifecycle.READING and (
             bool(self._jobs) or len(self._exchanges) >= self._hub.settings.pipeline_max
         )
-        self._hold_deadline(ours)
+        if ours is not (self._held_since is not None):
+            self._hold(ours)
         pause = ours or self._writing_paused or self.state is WAIT
         if pause is not self._reading_paused and self.state is not CLOSED:
             self._reading_paused = pause
@@ -163,17 +166,15 @@ class Connection(asyncio.Protocol):
             else:
                 self._transport.resume_reading()
 
-    def _hold_deadline(self, hold: bool) -> None:
-        """A client must not be timed while it is we who do not read."""
+    def _hold(self, hold: bool) -> None:
         now = self._hub.now
-        if hold and self._held_s is None and self.state in (HEAD, BODY):
-            self._held_s = self._state_deadline - now
-            self._arm(math.inf)
-        elif not hold and self._held_s is not None:
-            held_s, self._held_s = self._held_s, None
-            if self.state in (HEAD, BODY):
-                self._request_deadline = max(self._request_deadline, now + held_s)
-                self._arm(now + held_s)
+        if hold:
+            self._held_since = now
+            self._arm(self._state_deadline)
+        elif self._held_since is not None:
+            held_s, self._held_since = now - self._held_since, None
+            self._request_deadline += held_s
+            self._arm(self._state_deadline + held_s)
 
     # -- requests in --------------------------------------------------------------------------
 

@@ -138,6 +138,8 @@ class RequestReader:
         parser = self._parser
         if parser is None:
             parser = self._parser = httptools.HttpRequestParser(self)
+            # Or it would refuse other versions itself, before `guards` can say 505.
+            parser.set_dangerous_leniencies(lenient_version=True)
         self._fed = self._fed + data if self._connection.state is HEAD else data
         was_body = self._connection.state is BODY or self._connection.state is WAIT
         try:
@@ -154,9 +156,6 @@ class RequestReader:
             self._connection.refuse(cause)
         except Rejection as e:
             self._connection.refuse(e)
-        except httptools.HttpParserInvalidMethodError as e:
-            is_request = guards.looks_like_request(self._fed)
-            self._connection.refuse(guards.unknown_method() if is_request else guards.unreadable(e))
         except httptools.HttpParserError as e:
             self._connection.refuse(guards.unreadable(e))
         if self._connection.state is not HEAD:

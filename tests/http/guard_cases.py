@@ -49,6 +49,8 @@ VERSIONS: Final = [
         {
             "HTTP/0.9 without a version": b"GET /healthz\r\n\r\n",
             "HTTP/0.9": _get("GET /healthz HTTP/0.9"),
+            "HTTP/1.2": _get("GET /healthz HTTP/1.2"),
+            "HTTP/3.0": _get("GET /healthz HTTP/3.0"),
             "HTTP/2.0": _get("GET /healthz HTTP/2.0"),
             "POST with HTTP/2.0": _post(LENGTH, start="POST /v1/track HTTP/2.0"),
         },
@@ -57,7 +59,6 @@ VERSIONS: Final = [
         400,
         "bad_request",
         {
-            "HTTP/1.2": _get("GET /healthz HTTP/1.2"),
             "HTTP/1.10": _get("GET /healthz HTTP/1.10"),
             "HTTP/01.1": _get("GET /healthz HTTP/01.1"),
             "HTTP/1": _get("GET /healthz HTTP/1"),
@@ -167,7 +168,6 @@ FRAMING: Final = [
             "Chunked in capitals": _post("TRANSFER-ENCODING: Chunked", body=chunks(BODY)),
             "a header with an empty value": _post("X-Empty:", LENGTH),
             "a header in latin-1": _post("X-Name: \xe9\xff", LENGTH),
-            "two spaces in the request line": _post(LENGTH, start="POST  /v1/track HTTP/1.1"),
             "empty lines before": b"\r\n\r\n" + _post(LENGTH),
             "TE: trailers": _post("TE: trailers", LENGTH),
         }
@@ -226,6 +226,16 @@ TARGETS: Final = [
             "space in the target": _get("GET /health z HTTP/1.1"),
             "control in the target": _get("GET /health\x01z HTTP/1.1"),
             "bytes beyond ASCII in the target": _get("GET /healthz?\xe9 HTTP/1.1"),
+        },
+    ),
+    *_refused(
+        400,
+        "bad_request_line",
+        {
+            "two spaces before the target": _post(LENGTH, start="POST  /v1/track HTTP/1.1"),
+            "two spaces after the target": _post(LENGTH, start="POST /v1/track  HTTP/1.1"),
+            "RTSP": _get("GET /healthz RTSP/1.0"),
+            "ICE": _get("SOURCE /healthz ICE/1.0"),
         },
     ),
     *_refused(414, "target_too_long", {"a long target": _get(f"GET /healthz?{'x' * 2040} HTTP/1.1")}),

@@ -88,7 +88,7 @@ def test_a_new_connection_that_says_nothing_is_closed_without_an_answer() -> Non
     for data in (b"", b"\r\n", b"\r\n\r\n\r\n"):
         wire = Wire()
         wire.feed(data)
-        wire.site.tick(HEADER_S + 0.1)
+        wire.site.tick(IDLE_S + 0.1)
         assert wire.is_closed()
         assert statuses(wire) == []
 

@@ -31,7 +31,7 @@ def inflate(pieces: list[bytes], inflater: Inflater, limit: int = LIMIT) -> byte
     count = sum(gunzip.feed(piece) for piece in pieces)
     inflated = gunzip.finish()
     assert count == len(inflated)
-    return inflated
+    return bytes(inflated)
 
 
 def with_header(flags: int, extra: bytes) -> bytes:

@@ -32,6 +32,13 @@ PATIENCE_S = 60.0
 """Only a hang takes this long."""
 
 
+def put(ring: Ring, one: Batch) -> bool:
+    """A round of one batch."""
+    fits = ring.push(one)
+    ring.publish()
+    return fits
+
+
 class Running:
     """A flusher and what it has acknowledged; push before `start` to have batches commit together."""
 
@@ -58,7 +65,7 @@ class Running:
         """Push one batch after the other, each acknowledged before the next; the last one's error."""
         error = None
         for one in batches:
-            assert self.ring.push(one)
+            assert put(self.ring, one)
             done, error = self.acks.get(timeout=PATIENCE_S)
             assert done == [one]
         return error
@@ -100,7 +107,7 @@ def test_what_waits_is_one_commit_with_one_acknowledgement_in_order() -> None:
     running = Running(new_disk())
     batches = [batch(n) for n in range(5)]
     for one in batches:
-        running.ring.push(one)
+        put(running.ring, one)
     running.start()
     assert running.acks.get(timeout=PATIENCE_S) == (batches, None)
     running.stop()
@@ -117,7 +124,7 @@ def test_a_commit_takes_up_to_the_bytes_that_are_set() -> None:
     running = Running(new_disk(), commit_bytes_max=2 * len(lines(1)))
     batches = [batch(n) for n in range(5)]
     for one in batches:
-        running.ring.push(one)
+        put(running.ring, one)
     running.start()
     acknowledged = [running.acks.get(timeout=PATIENCE_S)[0] for _ in range(3)]
     running.stop()
@@ -153,7 +160,7 @@ def test_with_the_other_ack_levels_the_kernel_has_it_but_nothing_is_synced_befor
 def test_a_failed_commit_fails_all_that_wait_and_its_file_is_never_used_again(call: str, lies: bool) -> None:
     disk = new_disk()
     running = Running(disk)
-    running.ring.push(batch(0))
+    put(running.ring, batch(0))
     running.start()
     running.acks.get(timeout=PATIENCE_S)
     (path,) = disk.list(DATA / "open", "*")
@@ -169,10 +176,10 @@ def test_a_failed_commit_fails_all_that_wait_and_its_file_is_never_used_again(ca
             assert released.wait(PATIENCE_S)
 
     disk.on_call = hold
-    running.ring.push(batch(300))
+    put(running.ring, batch(300))
     assert held.wait(PATIENCE_S)
     for one in waiting:
-        running.ring.push(one)
+        put(running.ring, one)
     released.set()
     _, error = running.acks.get(timeout=PATIENCE_S)
     assert str(error).endswith("Input/output error")
@@ -193,7 +200,7 @@ def test_every_batch_of_a_failed_commit_gets_the_error_once() -> None:
     running = Running(disk)
     batches = [batch(n) for n in range(7)]
     for one in batches:
-        running.ring.push(one)
+        put(running.ring, one)
     running.start()
     done, error = running.acks.get(timeout=PATIENCE_S)
     running.stop()
@@ -253,7 +260,7 @@ def test_without_events_there_is_no_segment() -> None:
 def test_stop_commits_what_waits_and_seals() -> None:
     disk = new_disk()
     running = Running(disk)
-    running.ring.push(batch(0))
+    put(running.ring, batch(0))
     running.flusher.stop()
     running.start()
     running.stop()
@@ -399,7 +406,7 @@ def test_the_index_holds_the_earliest_and_latest_time_of_a_commit_when_the_clock
     disk = new_disk()
     running = Running(disk)
     for start, received_ms in enumerate((5000, 1000, 3000)):
-        running.ring.push(batch(start, received_ms=received_ms))
+        put(running.ring, batch(start, received_ms=received_ms))
     running.start()
     running.acks.get(timeout=PATIENCE_S)
     running.stop()
