@@ -145,9 +145,11 @@ class Stamper:
             self._received_ms = received_ms
             self._received_at = Raw(b'"%s"' % rfc3339_ms(received_ms))
             self._stamps = b',"receivedAt":%b,"source":%b}\n' % (self._received_at, self._source)
+        if not form.is_array and len(body) <= self._strict_bytes_max:
+            message_id = _plainest(body)
+            if message_id:
+                return Batch(bytes(body[:-1]) + self._stamps, [message_id], received_ms)
         body, decoded, is_plain = _validated(body, form, self._strict_bytes_max)
-        if is_plain and not form.is_array and _is_complete(decoded):
-            return Batch(bytes(body.strip()[:-1]) + self._stamps, [decoded.messageId], received_ms)
         events = decoded if form.is_array else [decoded]
         message_ids = _message_ids(events, received_ms)
         if is_plain:
@@ -183,6 +185,19 @@ class Stamper:
             if not event.messageId:
                 rows[i]["messageId"] = Raw(b'"%b"' % message_ids[i].encode())
         return _encoder.encode_lines(rows)
+
+
+def _plainest(body: bytes | bytearray) -> str:
+    """The messageId of a valid event to which nothing but the stamps need be added; else ''."""
+    try:
+        if oddities.is_canonical(body):
+            event = ONE.typed.decode(body)
+            if _is_complete(event):
+                return str(event.messageId)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # The long way knows what to say of it, or how to mend it.
+        pass
+    return ""
 
 
 def _is_complete(event: _Named) -> bool:

@@ -13,7 +13,7 @@ from ingestd.http.budget import Budget
 from ingestd.keys import Keyring
 from ingestd.ring import Ring
 
-_GATHER_S: Final = 0.001
+_GATHER_S: Final = 0.002
 
 if TYPE_CHECKING:
     from ingestd.http.protocol import Connection
