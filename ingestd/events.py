@@ -145,7 +145,12 @@ class Stamper:
             self._received_ms = received_ms
             self._received_at = Raw(b'"%s"' % rfc3339_ms(received_ms))
             self._stamps = b',"receivedAt":%b,"source":%b}\n' % (self._received_at, self._source)
-        if not form.is_array and len(body) <= self._strict_bytes_max:
+        # White space behind the first name shows that the body is not of the plainest kind.
+        if (
+            not form.is_array
+            and len(body) <= self._strict_bytes_max
+            and not body.startswith(b" ", body.find(b":") + 1)
+        ):
             message_id = _plainest(body)
             if message_id:
                 return Batch(bytes(body[:-1]) + self._stamps, [message_id], received_ms)

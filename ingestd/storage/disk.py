@@ -37,6 +37,8 @@ def _naming(call: str, what: object) -> Iterator[None]:
 class Disk:
     """The real disk."""
 
+    _has_dsync = True
+
     def create(self, path: Path) -> int:
         """Create a file that must not exist yet, for appending; its directory is not yet synced."""
         with _naming("create", path):
@@ -45,10 +47,7 @@ class Disk:
     def write(self, fd: int, data: bytes) -> None:
         """Write all of `data`; a short write is continued."""
         with _naming("write", f"{len(data)} bytes"):
-            written = os.write(fd, data)
-            if written == len(data):
-                return
-            rest = memoryview(data)[written:]
+            rest = memoryview(data)
             while rest:
                 rest = rest[os.write(fd, rest) :]
 
@@ -56,6 +55,24 @@ class Disk:
         """Return when the file's bytes and size are on stable storage."""
         with _naming("fdatasync", "segment"):
             os.fdatasync(fd)
+
+    def write_through(self, fd: int, data: bytes) -> None:
+        """`write` and `fdatasync` in one system call where the kernel has it (RWF_DSYNC, Linux 4.7).
+
+        Each return from a call that has let go of the interpreter lock must win it back from the loop,
+        so one call less is worth having at a thousand commits a second.
+        """
+        written = 0
+        if self._has_dsync:
+            try:
+                written = os.pwritev(fd, (data,), 0, os.RWF_DSYNC)
+            except OSError as e:
+                if e.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+                    raise StorageError(f"write {len(data)} bytes: {e.strerror or e}") from e
+                self._has_dsync = False
+        if written < len(data):
+            self.write(fd, data[written:])
+            self.fdatasync(fd)
 
     def truncate(self, fd: int, size: int) -> None:
         """Cut the file to `size` bytes."""

@@ -303,9 +303,8 @@ class Segment:
         """
         frame = self._compressor.compress(lines)
         trailer = self.chain.trailer(frame, len(lines), events, first_ms, last_ms)
-        self._disk.write(self._fd, frame + trailer)
-        if sync:
-            self._disk.fdatasync(self._fd)
+        write = self._disk.write_through if sync else self._disk.write
+        write(self._fd, frame + trailer)
         self.chain.append(trailer)
 
     def seal(self) -> Path:

@@ -323,3 +323,24 @@ def _without_root() -> Iterator[None]:
     finally:
         if user == 0:
             os.seteuid(user)
+
+
+@pytest.mark.parametrize("has_dsync", [True, False])
+def test_writing_through_appends_all_of_the_bytes(tmp_path: Path, has_dsync: bool) -> None:
+    disk = Disk()
+    disk._has_dsync = has_dsync
+    fd = disk.create(tmp_path / "f")
+    for data in (b"first", b"x" * 100_000, b"last"):
+        disk.write_through(fd, data)
+    disk.close(fd)
+    assert disk.read(tmp_path / "f") == b"first" + b"x" * 100_000 + b"last"
+    assert disk._has_dsync is has_dsync
+
+
+def test_an_error_of_writing_through_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"")
+    fd = os.open(path, os.O_RDONLY)
+    with pytest.raises(StorageError, match="write 4 bytes: Bad file descriptor"):
+        Disk().write_through(fd, b"1234")
+    os.close(fd)

@@ -172,6 +172,10 @@ class FaultyDisk(Disk):
         if not file.lies:
             file.durable = file.seen
 
+    def write_through(self, fd: int, data: bytes) -> None:
+        self.write(fd, data)
+        self.fdatasync(fd)
+
     def truncate(self, fd: int, size: int) -> None:
         path, file = self._handle(fd, "truncate", f"to {size} bytes")
         self._enter("truncate", path, f"to {size} bytes")
