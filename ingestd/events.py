@@ -94,6 +94,7 @@ SLICED_BYTES_MIN: Final = 512 * 1024
 _SLICE_BYTES: Final = 128 * 1024
 
 _encoder = msgspec.json.Encoder()
+_lines = ONE.typed.decode_lines
 _raws = msgspec.json.Decoder(list[Raw]).decode
 _row = msgspec.json.Decoder(dict[str, Raw]).decode
 _rows = msgspec.json.Decoder(list[dict[str, Raw]]).decode
@@ -138,22 +139,28 @@ class Stamper:
         message_ids = [message_id for batch in batches for message_id in batch.message_ids]
         yield Batch(b"".join([batch.lines for batch in batches]), message_ids, batches[0].received_ms)
 
+    def together(self, bodies: list[bytes]) -> Batch | None:
+        """One Batch of several one-event bodies; None if one of them is invalid or odd.
+
+        A call of msgspec costs as much as what it does for a small event, so many are read in one
+        (measured: 2.0 instead of 4.3 µs each).
+        """
+        text = b"\n".join(bodies) + b"\n"
+        try:
+            if not oddities.are_plain(bodies, text):
+                return None
+            events = _lines(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        received_ms = self._now_ms()
+        message_ids = _message_ids(events, received_ms)
+        if all(map(_is_complete, events)):
+            return Batch(text.replace(b"}\n", self._stamps), message_ids, received_ms)
+        return Batch(self._spliced(bodies, events, message_ids), message_ids, received_ms)
+
     def batch(self, body: bytes | bytearray, form: Form) -> Batch:
         """Validate `body` (the whole, inflated) and make its lines. Raises Rejection (400)."""
-        received_ms = time.time_ns() // 1_000_000
-        if received_ms != self._received_ms:
-            self._received_ms = received_ms
-            self._received_at = Raw(b'"%s"' % rfc3339_ms(received_ms))
-            self._stamps = b',"receivedAt":%b,"source":%b}\n' % (self._received_at, self._source)
-        # White space behind the first name shows that the body is not of the plainest kind.
-        if (
-            not form.is_array
-            and len(body) <= self._strict_bytes_max
-            and not body.startswith(b" ", body.find(b":") + 1)
-        ):
-            message_id = _plainest(body)
-            if message_id:
-                return Batch(bytes(body[:-1]) + self._stamps, [message_id], received_ms)
+        received_ms = self._now_ms()
         body, decoded, is_plain = _validated(body, form, self._strict_bytes_max)
         events = decoded if form.is_array else [decoded]
         message_ids = _message_ids(events, received_ms)
@@ -165,7 +172,16 @@ class Stamper:
             lines = self._merged(rows, events, message_ids)
         return Batch(lines, message_ids, received_ms)
 
-    def _spliced(self, raws: list[Raw], events: list[_Named], message_ids: list[str]) -> bytes:
+    def _now_ms(self) -> int:
+        """The time, and the stamps made for it."""
+        received_ms = time.time_ns() // 1_000_000
+        if received_ms != self._received_ms:
+            self._received_ms = received_ms
+            self._received_at = Raw(b'"%s"' % rfc3339_ms(received_ms))
+            self._stamps = b',"receivedAt":%b,"source":%b}\n' % (self._received_at, self._source)
+        return received_ms
+
+    def _spliced(self, raws: list[Raw] | list[bytes], events: list[_Named], message_ids: list[str]) -> bytes:
         """Lines of events in which no name stands twice."""
         stamps = self._stamps
         if all(map(_is_complete, events)):
@@ -190,19 +206,6 @@ class Stamper:
             if not event.messageId:
                 rows[i]["messageId"] = Raw(b'"%b"' % message_ids[i].encode())
         return _encoder.encode_lines(rows)
-
-
-def _plainest(body: bytes | bytearray) -> str:
-    """The messageId of a valid event to which nothing but the stamps need be added; else ''."""
-    try:
-        if oddities.is_canonical(body):
-            event = ONE.typed.decode(body)
-            if _is_complete(event):
-                return str(event.messageId)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # The long way knows what to say of it, or how to mend it.
-        pass
-    return ""
 
 
 def _is_complete(event: _Named) -> bool:

@@ -28,9 +28,14 @@ from ingestd.errors import Rejection, invalid_event
 Timestamp = Annotated[datetime, Meta(tz=True)]
 
 DEPTH_MAX: Final = 100
+# Too few for DEPTH_MAX levels of objects, which have 5 bytes at least: `{"":}`.
+_SHALLOW_BYTES_MAX: Final = 5 * DEPTH_MAX
+_OPENING: Final = ord("{")
+_CLOSING: Final = ord("}")
 
 _encoder = msgspec.json.Encoder()
 _decode_any = msgspec.json.Decoder().decode
+_decode_any_lines = msgspec.json.Decoder().decode_lines
 
 # A pair is matched whole and kept; an escaped backslash is consumed so that `\\ud800` is text.
 _SURROGATES: Final = re.compile(
@@ -54,41 +59,56 @@ _RFC3339: Final = re.compile(
 def is_plain(body: bytes | bytearray) -> bool:
     """True if it is proven that no reader can take offence at `body`; False if it must be looked at.
 
-    Decoding drops all but the last of a repeated name, so if encoding gives back the same bytes, or
-    at least as many `":`, there was none. Inside strings `":` is spelled `\\":` on both sides, or the
-    body is not plain. Raises RecursionError for endless nesting.
+    Raises what msgspec raises, but for numbers out of range.
     """
     try:
         value = _decode_any(body)
     except msgspec.ValidationError:
         return False
-    if _is_deep(body, value) or _has_long_number(body):
-        return False
-    encoded = _encoder.encode(value)
-    if encoded == body:
-        return True
-    if b" :" in body or (b"\t" in body and b"\t:" in body):
-        return False
-    if b"\\" in body and _ESCAPED_QUOTE_COLON.search(body):
-        return False
-    return body.count(b'":') == encoded.count(b'":')
+    return not _is_deep(body, value) and _is_plain(body, _encoder.encode(value))
 
 
-def is_canonical(body: bytes | bytearray) -> bool:
-    """True if `body` is plain and spelled as msgspec spells JSON: valid UTF-8, compact, on one line.
+def are_plain(bodies: list[bytes], text: bytes) -> bool:
+    """The same for several objects at once; `text` has each of them on a line of its own.
 
-    The short way for what most clients send. Raises what msgspec raises.
+    Raises what msgspec raises.
     """
-    value = _decode_any(body)
-    return bool(_encoder.encode(value) == body) and not _is_deep(body, value) and not _has_long_number(body)
+    values = _decode_any_lines(text)
+    # No value can end in the middle of a line or go on in the next one: `}` LF `{` ends a value, and
+    # there are as many values as lines.
+    if len(values) != len(bodies) or text.count(b"\n") != len(bodies):
+        return False
+    if not all([body[0] == _OPENING and body[-1] == _CLOSING for body in bodies]):
+        return False
+    if (b"[" in text or max(map(len, bodies)) > _SHALLOW_BYTES_MAX) and any(map(_is_deep, bodies, values)):
+        return False
+    return _is_plain(text, _encoder.encode_lines(values))
+
+
+def _is_plain(text: bytes | bytearray, encoded: bytes) -> bool:
+    """True if no name stands twice and no number is out of range; `encoded` is `text` decoded and encoded.
+
+    Decoding drops all but the last of a repeated name, so if encoding gives back the same bytes, or
+    at least as many `":`, there was none. Inside strings `":` is spelled `\\":` on both sides, or the
+    text is not plain.
+    """
+    if _has_long_number(text):
+        return False
+    if encoded == text:
+        return True
+    if b" :" in text or (b"\t" in text and b"\t:" in text):
+        return False
+    if b"\\" in text and _ESCAPED_QUOTE_COLON.search(text):
+        return False
+    return text.count(b'":') == encoded.count(b'":')
 
 
 def _is_deep(body: bytes | bytearray, value: Any) -> bool:
     """True if `value`, decoded from `body`, has more than DEPTH_MAX levels.
 
-    An object has 5 bytes at least, `{"":}`: most bodies are too small, or have too few brackets.
+    Most bodies are too small, or have too few brackets.
     """
-    if len(body) <= DEPTH_MAX * 5 and b"[" not in body:
+    if len(body) <= _SHALLOW_BYTES_MAX and b"[" not in body:
         return False
     return body.count(b"{") + body.count(b"[") > DEPTH_MAX and _depth(value) > DEPTH_MAX
 

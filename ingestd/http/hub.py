@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ingestd.config import Settings
 from ingestd.errors import Rejection, overloaded, unauthorized
-from ingestd.events import Batch, Stamper
+from ingestd.events import Stamper
 from ingestd.http.budget import Budget
+from ingestd.http.rounds import Rounds
 from ingestd.keys import Keyring
 from ingestd.ring import Ring
-
-_GATHER_S: Final = 0.002
 
 if TYPE_CHECKING:
     from ingestd.http.protocol import Connection
@@ -41,15 +40,18 @@ class Hub:
         self.connections: set[Connection] = set()
         self.budget = Budget(settings.inflight_bytes_max)
         self.is_draining = False
-        self.acks_on_push = settings.ack == "memory"
         self.defer = defer
+        self.rounds = Rounds(
+            ring,
+            acks_on_push=settings.ack == "memory",
+            clock=clock,
+            defer=defer,
+            overloaded=self.overloaded,
+        )
         self._clock = clock
         self._drain_bytes_per_s = drain_bytes_per_s
         self._not_ready = not_ready
         self._stampers: dict[str, Stamper] = {}
-        self._gathered = 0
-        self._gathered_before = 0
-        self._gather_until = 0.0
 
     def authorize(self, authorization: bytes) -> Stamper:
         """The Stamper of the key in an Authorization header. Raises Rejection (401)."""
@@ -61,28 +63,6 @@ class Hub:
         if stamper is None:
             stamper = self._stampers[key.name] = Stamper(key.name, self.settings.strict_bytes_max)
         return stamper
-
-    def push(self, batch: Batch) -> None:
-        """Hand a batch to the flusher. Raises Rejection (429) if the ring is full."""
-        if not self.ring.push(batch):
-            raise self.overloaded("the write queue is full")
-        if not self._gathered:
-            self._gather_until = self._clock() + _GATHER_S
-            self.defer(self._gather)
-        self._gathered += 1
-
-    def _gather(self) -> None:
-        """Let the flusher begin once the loop has gone round and no socket has brought more.
-
-        There is no timer: a lone request is committed after one idle round, and where rounds are
-        never idle the first of the gathered waits _GATHER_S at most.
-        """
-        if self._gathered != self._gathered_before and self._clock() < self._gather_until:
-            self._gathered_before = self._gathered
-            self.defer(self._gather)
-        else:
-            self._gathered = self._gathered_before = 0
-            self.ring.publish()
 
     def overloaded(self, detail: str) -> Rejection:
         """429, with the whole seconds until what waits now is written at the rate of the last commits."""

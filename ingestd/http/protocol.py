@@ -7,21 +7,19 @@ state is entered, and no byte that arrives moves it.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Iterator
 from typing import Any, Final
 
-from ingestd.errors import Rejection, StorageError, internal
-from ingestd.events import SLICED_BYTES_MIN, Batch
+from ingestd.errors import Rejection
+from ingestd.events import ONE, SLICED_BYTES_MIN, Batch
 from ingestd.http import lifecycle, responses
 from ingestd.http.calls import Call
 from ingestd.http.exchange import Exchange
 from ingestd.http.hub import Hub
 from ingestd.http.lifecycle import BODY, CLOSED, DRAIN, HEAD, IDLE, WAIT
 from ingestd.http.requests import RequestReader
-
-log = logging.getLogger("ingestd.http")
+from ingestd.http.rounds import TOGETHER_BYTES_MAX
 
 _DRAIN_S: Final = 5.0
 _WRITE_BUFFER_BYTES_MAX: Final = 64 * 1024
@@ -204,10 +202,12 @@ class Connection(asyncio.Protocol):
                 charged_bytes = 0
                 if len(self._jobs) == 1:
                     hub.defer(self._work)
+            elif call.form is ONE and len(body) <= TOGETHER_BYTES_MAX:
+                hub.rounds.add(exchange, call.stamper, bytes(body))
             else:
-                self._push(exchange, call.stamper.batch(body, call.form))
+                hub.rounds.push(exchange, call.stamper.batch(body, call.form))
         except Exception as e:
-            _fail(exchange, e, is_head=call.is_head)
+            exchange.fail(e, is_head=call.is_head)
         if charged_bytes:
             hub.budget.give(charged_bytes)
         if not exchange.keep_alive:
@@ -233,16 +233,6 @@ class Connection(asyncio.Protocol):
         self.flush()
         self.regulate_reading()
 
-    def _push(self, exchange: Exchange, batch: Batch) -> None:
-        """Raises Rejection (429)."""
-        exchange.expect(batch)
-        if self._hub.acks_on_push:
-            batch.ack = _nobody_waits
-            self._hub.push(batch)
-            exchange.settle(None)
-        else:
-            self._hub.push(batch)
-
     def _probe(self, exchange: Exchange, call: Call) -> None:
         """Raises Rejection (503)."""
         refusal = self._hub.readiness() if call.path == b"/readyz" else None
@@ -259,9 +249,9 @@ class Connection(asyncio.Protocol):
                 if batch is None:
                     self._hub.defer(self._work)
                     return
-                self._push(exchange, batch)
+                self._hub.rounds.push(exchange, batch)
             except Exception as e:
-                _fail(exchange, e)
+                exchange.fail(e)
                 if not exchange.keep_alive and self.state in lifecycle.READING:
                     self.go(lifecycle.LAST)
         self._jobs.pop(0)
@@ -306,16 +296,3 @@ class Connection(asyncio.Protocol):
             self.regulate_reading()
         else:
             self._close()
-
-
-def _nobody_waits(_error: StorageError | None) -> None:
-    """Ack level memory: the answer has gone out already."""
-
-
-def _fail(exchange: Exchange, error: Exception, *, is_head: bool = False) -> None:
-    """Answer with the Rejection, or for a bug with 500; after a bug the connection is not trusted."""
-    if not isinstance(error, Rejection):
-        log.error("bug while serving a request", exc_info=error)
-        exchange.keep_alive = False
-        error = internal("bug")
-    exchange.reject(error, is_head=is_head)

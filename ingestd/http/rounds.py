@@ -1,0 +1,129 @@
+"""A round: what one turn of the loop has read, handed to the flusher together.
+
+One-event bodies wait for the end of their round and are validated together, because for a small
+event the calls cost more than the work; whatever is larger is validated as it comes. Then the
+flusher is told. There is no timer: the round ends when the loop has gone round once and no socket
+has brought more, so a lone request waits for nobody, and where sockets never cease to bring more
+it ends after ROUND_S.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from ingestd.errors import Rejection, StorageError, internal
+from ingestd.events import ONE, Batch, Stamper
+from ingestd.http.exchange import Exchange
+from ingestd.ring import Ring
+
+ROUND_S: Final = 0.002
+TOGETHER_BYTES_MAX: Final = 16 * 1024
+"""A body up to this size is worth waiting for others."""
+_TOGETHER_BODIES_MAX: Final = 512
+
+_Group = tuple[list[Exchange], list[bytes]]
+
+
+class Rounds:
+    """Between the connections and the ring."""
+
+    def __init__(
+        self,
+        ring: Ring,
+        *,
+        acks_on_push: bool,
+        clock: Callable[[], float],
+        defer: Callable[[Callable[[], None]], object],
+        overloaded: Callable[[str], Rejection],
+    ) -> None:
+        """`defer` calls back when the loop has gone round once; `overloaded` makes a 429."""
+        self._ring = ring
+        self._acks_on_push = acks_on_push
+        self._clock = clock
+        self._defer = defer
+        self._overloaded = overloaded
+        self._groups: dict[Stamper, _Group] = {}
+        self._count = 0
+        self._count_before = 0
+        self._ends_at = 0.0
+
+    def add(self, exchange: Exchange, stamper: Stamper, body: bytes) -> None:
+        """A small one-event body; the exchange is answered later, whatever becomes of it."""
+        group = self._groups.get(stamper)
+        if group is None:
+            group = self._groups[stamper] = [], []
+        group[0].append(exchange)
+        group[1].append(body)
+        self._note()
+        if len(group[1]) >= _TOGETHER_BODIES_MAX:
+            self.validate()
+
+    def push(self, exchange: Exchange, batch: Batch) -> None:
+        """A batch that is validated already. Raises Rejection (429) if the ring is full."""
+        # What came before it must be stored before it.
+        self.validate()
+        self._push([exchange], batch)
+        self._note()
+
+    def validate(self) -> None:
+        """Make batches of the bodies that wait, and push them."""
+        groups, self._groups = self._groups, {}
+        for stamper, (exchanges, bodies) in groups.items():
+            batch = stamper.together(bodies) if len(bodies) > 1 else None
+            if batch is None:
+                for exchange, body in zip(exchanges, bodies, strict=True):
+                    self._alone(exchange, stamper, body)
+                continue
+            try:
+                self._push(exchanges, batch)
+            except Rejection as e:
+                for exchange in exchanges:
+                    exchange.reject(e)
+                    exchange.flush()
+
+    def _alone(self, exchange: Exchange, stamper: Stamper, body: bytes) -> None:
+        try:
+            self._push([exchange], stamper.batch(body, ONE))
+        except Exception as e:
+            exchange.fail(e)
+            exchange.flush()
+
+    def _push(self, exchanges: list[Exchange], batch: Batch) -> None:
+        def acknowledge(error: StorageError | None) -> None:
+            if len(exchanges) == 1:
+                answered = [(exchanges[0], batch.message_ids)]
+            else:
+                answered = [(e, [i]) for e, i in zip(exchanges, batch.message_ids, strict=True)]
+            for exchange, message_ids in answered:
+                if error is None:
+                    exchange.accept(message_ids)
+                else:
+                    exchange.reject(internal("storage_failed"))
+                exchange.flush()
+
+        batch.ack = _nobody_waits if self._acks_on_push else acknowledge
+        if not self._ring.push(batch):
+            raise self._overloaded("the write queue is full")
+        if self._acks_on_push:
+            acknowledge(None)
+
+    def _note(self) -> None:
+        if not self._count:
+            self._ends_at = self._clock() + ROUND_S
+            self._defer(self._turn)
+        self._count += 1
+
+    def _turn(self) -> None:
+        """The loop has gone round once more."""
+        if self._count != self._count_before and self._clock() < self._ends_at:
+            self._count_before = self._count
+            self._defer(self._turn)
+        else:
+            self._count = self._count_before = 0
+            self.validate()
+            self._ring.publish()
+
+
+def _nobody_waits(_error: StorageError | None) -> None:
+    """Ack level memory: the answers have gone out already."""
