@@ -154,7 +154,9 @@ class Stamper:
             return None
         received_ms = self._now_ms()
         message_ids = _message_ids(events, received_ms)
-        if all(map(_is_complete, events)):
+        if not [
+            e for e in events if e.receivedAt is not _ABSENT or e.source is not _ABSENT or not e.messageId
+        ]:
             return Batch(text.replace(b"}\n", self._stamps), message_ids, received_ms)
         return Batch(self._spliced(bodies, events, message_ids), message_ids, received_ms)
 

@@ -78,7 +78,7 @@ def are_plain(bodies: list[bytes], text: bytes) -> bool:
     # there are as many values as lines.
     if len(values) != len(bodies) or text.count(b"\n") != len(bodies):
         return False
-    if not all([body[0] == _OPENING and body[-1] == _CLOSING for body in bodies]):
+    if [body for body in bodies if body[0] != _OPENING or body[-1] != _CLOSING]:
         return False
     if (b"[" in text or max(map(len, bodies)) > _SHALLOW_BYTES_MAX) and any(map(_is_deep, bodies, values)):
         return False

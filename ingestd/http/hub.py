@@ -37,6 +37,8 @@ class Hub:
         self.ring = ring
         self.keyring = keyring
         self.now = clock()
+        self.idle_deadline = self.now + settings.idle_timeout_s
+        """For a connection that becomes idle now."""
         self.connections: set[Connection] = set()
         self.budget = Budget(settings.inflight_bytes_max)
         self.is_draining = False
@@ -77,6 +79,7 @@ class Hub:
     def tick(self) -> None:
         """Move the clock and end what is overdue; called a few times a second."""
         self.now = now = self._clock()
+        self.idle_deadline = now + self.settings.idle_timeout_s
         for connection in [c for c in self.connections if c.deadline <= now]:
             connection.overdue()
 

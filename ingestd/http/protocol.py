@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
         # one that reads nothing.
         transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES_MAX, low=0)
         hub.connections.add(self)
-        self._arm(hub.now + hub.settings.idle_timeout_s)
+        self._arm(hub.idle_deadline)
         if len(hub.connections) > hub.settings.connections_max:
             self.refuse(Rejection(503, "too_many_connections", "Service unavailable.", "try again later"))
 
@@ -103,6 +103,9 @@ class Connection(asyncio.Protocol):
             self.abort()
         elif self.state is WAIT:
             self.refuse(self._hub.overloaded("too many bytes of request bodies are in flight"))
+        elif self.state is IDLE and self._exchanges:
+            # It is the disk that keeps the client waiting; `flush` sets the next deadline.
+            self._arm(math.inf)
         elif self.state in (HEAD, BODY):
             self.refuse(Rejection(408, "request_timeout", "Request timeout.", "the request took too long"))
         else:
@@ -129,7 +132,7 @@ class Connection(asyncio.Protocol):
         hub = self._hub
         settings, now = hub.settings, hub.now
         if state is IDLE:
-            self._arm(math.inf if self._exchanges else now + settings.idle_timeout_s)
+            self._arm(math.inf if self._exchanges else hub.idle_deadline)
         elif state is HEAD:
             self._request_deadline = now + settings.request_timeout_s
             self._arm(now + settings.header_timeout_s)
@@ -190,7 +193,7 @@ class Connection(asyncio.Protocol):
         `charged_bytes` of the budget go with it.
         """
         hub = self._hub
-        exchange = Exchange(self, call, keep_alive=call.keep_alive and not hub.is_draining)
+        exchange = Exchange(self, call, call.keep_alive and not hub.is_draining)
         self._exchanges.append(exchange)
         try:
             if isinstance(body, Rejection):
@@ -207,7 +210,7 @@ class Connection(asyncio.Protocol):
             else:
                 hub.rounds.push(exchange, call.stamper.batch(body, call.form))
         except Exception as e:
-            exchange.fail(e, is_head=call.is_head)
+            exchange.fail(e)
         if charged_bytes:
             hub.budget.give(charged_bytes)
         if not exchange.keep_alive:
@@ -216,8 +219,6 @@ class Connection(asyncio.Protocol):
             self.go(lifecycle.COMPLETE)
         if exchange.answer is not None:
             self.flush()
-        elif self.deadline != math.inf:
-            self._arm(math.inf)
         if self._jobs or self._reading_paused or len(self._exchanges) >= hub.settings.pipeline_max:
             self.regulate_reading()
 
@@ -225,8 +226,8 @@ class Connection(asyncio.Protocol):
         """Answer with an error, after what is due before it, and read no more requests."""
         if self.state not in lifecycle.READING:
             return
-        exchange = Exchange(self, None, keep_alive=False)
-        exchange.reject(rejection, is_head=self._reader.is_head)
+        exchange = Exchange(self, None, False)
+        exchange.answer = responses.rejected(rejection, responses.CLOSE, is_head=self._reader.is_head)
         self._exchanges.append(exchange)
         self._reader.end()
         self.go(lifecycle.LAST)
@@ -238,7 +239,7 @@ class Connection(asyncio.Protocol):
         refusal = self._hub.readiness() if call.path == b"/readyz" else None
         if refusal is not None:
             raise refusal
-        exchange.confirm(is_head=call.is_head)
+        exchange.confirm()
 
     def _work(self) -> None:
         """One slice of the first job; the loop serves others between two slices."""
@@ -276,15 +277,15 @@ class Connection(asyncio.Protocol):
                 return
         if self._reading_paused:
             self.regulate_reading()
-        if not exchanges:
-            if self.state is IDLE:
-                if self._hub.is_draining:
-                    self._close()
-                else:
-                    self._arm(self._hub.now + self._hub.settings.idle_timeout_s)
-            elif self.state is BODY and self._reader.continue_due:
-                self._reader.continue_due = False
-                self._transport.write(responses.CONTINUE)
+        if exchanges:
+            return
+        if self.state is IDLE:
+            self._arm(self._hub.idle_deadline)
+            if self._hub.is_draining:
+                self._close()
+        elif self.state is BODY and self._reader.continue_due:
+            self._reader.continue_due = False
+            self._transport.write(responses.CONTINUE)
 
     def _finish(self) -> None:
         """The last answer is written: say so, and give the client time to read it."""

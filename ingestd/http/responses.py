@@ -23,6 +23,7 @@ _CONNECTION: Final = {
     "close": b"Connection: close\r\n",
     "keep-alive": b"Connection: keep-alive\r\n",
 }
+CLOSE: Final = _CONNECTION["close"]
 _second = -1
 _date_line = b""
 _ok_start = b""
@@ -57,7 +58,8 @@ def stored_many(message_ids: list[str], connection: bytes) -> bytes:
 
 
 def _ok(body: bytes, connection: bytes) -> bytes:
-    date_line()
+    if time.time() >= _second + 1:
+        date_line()
     return b"%b%bContent-Length: %d\r\n\r\n%b" % (_ok_start, connection, len(body), body)
 
 

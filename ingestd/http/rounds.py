@@ -80,27 +80,28 @@ class Rounds:
             except Rejection as e:
                 for exchange in exchanges:
                     exchange.reject(e)
-                    exchange.flush()
+                    exchange.answerer.flush()
 
     def _alone(self, exchange: Exchange, stamper: Stamper, body: bytes) -> None:
         try:
             self._push([exchange], stamper.batch(body, ONE))
         except Exception as e:
             exchange.fail(e)
-            exchange.flush()
+            exchange.answerer.flush()
 
     def _push(self, exchanges: list[Exchange], batch: Batch) -> None:
         def acknowledge(error: StorageError | None) -> None:
-            if len(exchanges) == 1:
-                answered = [(exchanges[0], batch.message_ids)]
+            if error is not None:
+                rejection = internal("storage_failed")
+                for exchange in exchanges:
+                    exchange.reject(rejection)
+            elif len(exchanges) == 1:
+                exchanges[0].accept(batch.message_ids)
             else:
-                answered = [(e, [i]) for e, i in zip(exchanges, batch.message_ids, strict=True)]
-            for exchange, message_ids in answered:
-                if error is None:
-                    exchange.accept(message_ids)
-                else:
-                    exchange.reject(internal("storage_failed"))
-                exchange.flush()
+                for exchange, message_id in zip(exchanges, batch.message_ids, strict=True):
+                    exchange.accept([message_id])
+            for exchange in exchanges:
+                exchange.answerer.flush()
 
         batch.ack = _nobody_waits if self._acks_on_push else acknowledge
         if not self._ring.push(batch):
