@@ -55,7 +55,7 @@ class Rounds:
             group = self._groups[stamper] = [], []
         group[0].append(exchange)
         group[1].append(body)
-        self._note()
+        self.begin()
         if len(group[1]) >= _TOGETHER_BODIES_MAX:
             self.validate()
 
@@ -64,7 +64,7 @@ class Rounds:
         # What came before it must be stored before it.
         self.validate()
         self._push([exchange], batch)
-        self._note()
+        self.begin()
 
     def validate(self) -> None:
         """Make batches of the bodies that wait, and push them."""
@@ -109,7 +109,8 @@ class Rounds:
         if self._acks_on_push:
             acknowledge(None)
 
-    def _note(self) -> None:
+    def begin(self) -> None:
+        """Something has come, or is about to: the round goes on."""
         if not self._count:
             self._ends_at = self._clock() + ROUND_S
             self._defer(self._turn)

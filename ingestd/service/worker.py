@@ -161,8 +161,19 @@ class _Worker:
             log.warning("there are no keys, so every event gets 401; 'ingestd key add NAME' makes one")
 
     def _acknowledge(self, batches: list[Batch], error: StorageError | None) -> None:
-        """On the flusher's thread: one hop to the loop for the whole commit."""
-        self._loop.call_soon_threadsafe(_deliver, batches, error)
+        """On the flusher's thread: one hop to the loop for the whole commit.
+
+        The next commit waits for what these answers bring in, or the clients would part into two
+        crowds that are committed in turn, with twice the commits.
+        """
+        self._ring.is_gathering = True
+        self._loop.call_soon_threadsafe(self._deliver, batches, error)
+
+    def _deliver(self, batches: list[Batch], error: StorageError | None) -> None:
+        for batch in batches:
+            assert batch.ack is not None
+            batch.ack(error)
+        self._hub.rounds.begin()
 
     def _not_ready(self) -> str:
         if not self._flusher.alive:
@@ -195,12 +206,6 @@ class _Worker:
             flusher.events_failed,
             flusher.segments_sealed,
         )
-
-
-def _deliver(batches: list[Batch], error: StorageError | None) -> None:
-    for batch in batches:
-        assert batch.ack is not None
-        batch.ack(error)
 
 
 def parse_address(listen: str) -> tuple[str, int]:
