@@ -40,7 +40,12 @@ class Exchange(Struct, gc=False, eq=False):
         if self.call is not None and self.call.form is MANY:
             self.answer = responses.stored_many(message_ids, self._line())
         else:
-            self.answer = responses.stored_one(message_ids[0], self._line())
+            self.accept_one(message_ids[0])
+
+    def accept_one(self, message_id: str) -> None:
+        """The same for one event."""
+        line = self.call.keep_alive_line if self.keep_alive and self.call is not None else responses.CLOSE
+        self.answer = responses.stored_one(message_id, line)
 
     def reject(self, rejection: Rejection) -> None:
         """The answer is an error."""

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 import httptools
 
 from ingestd.errors import Rejection, internal, too_large
-from ingestd.events import Stamper
+from ingestd.events import ONE, Stamper
 from ingestd.http import guards, lifecycle
 from ingestd.http.body import Body
 from ingestd.http.budget import SMALL_BYTES_MAX
 from ingestd.http.calls import Call, Repeat
 from ingestd.http.hub import Hub
 from ingestd.http.inflate import compressed_bytes_max
-from ingestd.http.lifecycle import BODY, HEAD, IDLE, WAIT
+from ingestd.http.lifecycle import BODY, HEAD, IDLE, READING, WAIT
+from ingestd.http.rounds import TOGETHER_BYTES_MAX
 
 if TYPE_CHECKING:
     from ingestd.http.protocol import Connection
@@ -76,7 +77,7 @@ class RequestReader:
             data = self._read_body(data)
         if self._repeat is not None and self._connection.state is IDLE:
             data = self._read_repeats(data, self._repeat)
-        if data and self._connection.state in lifecycle.READING:
+        if data and self._connection.state in READING:
             self._parse(data)
             return b""
         return data
@@ -92,23 +93,26 @@ class RequestReader:
 
     def _read_repeats(self, data: bytes, repeat: Repeat) -> bytes:
         """Take the requests at the front of `data` whose head is the known one; returns the rest."""
-        hub, call = self._hub, repeat.call
-        if repeat.generation != hub.keyring.generation:
+        connection, call = self._connection, repeat.call
+        if repeat.generation != self._hub.keyring.generation:
             self._repeat = None
             return data
-        at = 0
-        while at < len(data) and self._connection.state is IDLE:
+        at, size = 0, len(data)
+        while at < size and connection.state is IDLE:
             found = repeat.match(data, at)
-            if found is None or found[1] > hub.settings.body_bytes_max:
+            if found is None or found[1] > self._hub.settings.body_bytes_max:
                 break
             body_at, length = found
             end = body_at + length
-            if end <= len(data) and not call.is_gzip:
-                self._connection.complete(call, data[body_at:end])
+            if end <= size and not call.is_gzip:
+                if call.form is ONE and length <= TOGETHER_BYTES_MAX and connection.is_free:
+                    connection.take(call, data[body_at:end])
+                else:
+                    connection.complete(call, data[body_at:end])
                 at = end
             else:
-                self._connection.go(lifecycle.BEGIN)
-                at = len(data) - len(self._begin_repeat(call, length, data[body_at:]))
+                connection.go(lifecycle.BEGIN)
+                at = size - len(self._begin_repeat(call, length, data[body_at:]))
         return data[at:] if at else data
 
     def _begin_repeat(self, call: Call, length: int, data: bytes) -> bytes:

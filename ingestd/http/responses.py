@@ -49,17 +49,18 @@ def date_line() -> bytes:
 
 def stored_one(message_id: str, connection: bytes) -> bytes:
     """200 for /v1/track."""
-    return _ok(b'{"status":"ok","messageId":%s}' % _encode(message_id), connection)
+    if time.time() >= _second + 1:
+        date_line()
+    encoded = _encode(message_id)
+    return b'%b%bContent-Length: %d\r\n\r\n{"status":"ok","messageId":%b}' % (
+        _ok_start, connection, len(encoded) + 28, encoded,
+    )  # fmt: skip
 
 
 def stored_many(message_ids: list[str], connection: bytes) -> bytes:
     """200 for /v1/bulk-track."""
-    return _ok(b'{"status":"ok","messageIds":%s}' % _encode(message_ids), connection)
-
-
-def _ok(body: bytes, connection: bytes) -> bytes:
-    if time.time() >= _second + 1:
-        date_line()
+    date_line()
+    body = b'{"status":"ok","messageIds":%b}' % _encode(message_ids)
     return b"%b%bContent-Length: %d\r\n\r\n%b" % (_ok_start, connection, len(body), body)
 
 

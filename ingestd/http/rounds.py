@@ -55,7 +55,10 @@ class Rounds:
             group = self._groups[stamper] = [], []
         group[0].append(exchange)
         group[1].append(body)
-        self.begin()
+        if self._count:
+            self._count += 1
+        else:
+            self.begin()
         if len(group[1]) >= _TOGETHER_BODIES_MAX:
             self.validate()
 
@@ -99,7 +102,7 @@ class Rounds:
                 exchanges[0].accept(batch.message_ids)
             else:
                 for exchange, message_id in zip(exchanges, batch.message_ids, strict=True):
-                    exchange.accept([message_id])
+                    exchange.accept_one(message_id)
             for exchange in exchanges:
                 exchange.answerer.flush()
 

@@ -7,9 +7,11 @@ the ring, and a lone request is committed at once.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -76,6 +78,9 @@ class Flusher:
         return self._thread.is_alive()
 
     def _run(self) -> None:
+        # Woken, this thread must not push the loop off its core: the loop is about to sleep anyway.
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         while True:
             # Read before the ring: what was pushed before stop() must be seen below.
             stopping = self._stopping
