@@ -74,15 +74,21 @@ def are_plain(bodies: list[bytes], text: bytes) -> bool:
     Raises what msgspec raises.
     """
     values = _decode_any_lines(text)
-    # No value can end in the middle of a line or go on in the next one: `}` LF `{` ends a value, and
-    # there are as many values as lines.
-    if len(values) != len(bodies) or text.count(b"\n") != len(bodies):
-        return False
-    if [body for body in bodies if body[0] != _OPENING or body[-1] != _CLOSING]:
+    if len(values) != len(bodies):
         return False
     if (b"[" in text or max(map(len, bodies)) > _SHALLOW_BYTES_MAX) and any(map(_is_deep, bodies, values)):
         return False
-    return _is_plain(text, _encoder.encode_lines(values))
+    encoded = _encoder.encode_lines(values)
+    # What is encoded has each value on a line of its own. Else no value may end in the middle of a line
+    # or go on in the next one: `}` LF `{` ends a value, and there are as many values as lines.
+    return (encoded == text or _are_lines(bodies, text)) and _is_plain(text, encoded)
+
+
+def _are_lines(bodies: list[bytes], text: bytes) -> bool:
+    """True if each body begins with `{`, ends with `}` and has no line break."""
+    if text.count(b"\n") != len(bodies):
+        return False
+    return all(body[0] == _OPENING and body[-1] == _CLOSING for body in bodies)
 
 
 def _is_plain(text: bytes | bytearray, encoded: bytes) -> bool:

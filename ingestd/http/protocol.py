@@ -29,9 +29,9 @@ class Connection(asyncio.Protocol):
     """Between a transport and its RequestReader."""
 
     __slots__ = (
-        "_discarded_bytes", "_exchanges", "_got_eof", "_held_since", "_hub", "_jobs", "_reader",
+        "_discarded_bytes", "_exchanges", "_got_eof", "_held_since", "_hub", "_reader",
         "_reading_paused", "_request_deadline", "_state_deadline", "_transport", "_write_deadline",
-        "_writing_paused", "deadline", "state",
+        "_writing_paused", "deadline", "jobs", "state",
     )  # fmt: skip
 
     def __init__(self, hub: Hub) -> None:
@@ -40,7 +40,7 @@ class Connection(asyncio.Protocol):
         self._reader = RequestReader(hub, self)
         self._exchanges: list[Exchange] = []
         """Requests whose answers are owed, in order."""
-        self._jobs: list[tuple[Exchange, Iterator[Batch | None], int]] = []
+        self.jobs: list[tuple[Exchange, Iterator[Batch | None], int]] = []
         """Large bodies that are being validated slice by slice, and what was read after them."""
         self._reading_paused = False
         self._writing_paused = False
@@ -155,7 +155,7 @@ class Connection(asyncio.Protocol):
     def regulate_reading(self) -> None:
         """Read, or leave it in the kernel: while answers pile up, or there is no room, or work is due."""
         ours = self.state in READING and (
-            bool(self._jobs) or len(self._exchanges) >= self._hub.settings.pipeline_max
+            bool(self.jobs) or len(self._exchanges) >= self._hub.settings.pipeline_max
         )
         if ours is not (self._held_since is not None):
             self._hold(ours)
@@ -200,10 +200,10 @@ class Connection(asyncio.Protocol):
                 raise body
             if call.form is None or call.stamper is None:
                 self._probe(exchange, call)
-            elif self._jobs or len(body) >= SLICED_BYTES_MIN:
-                self._jobs.append((exchange, call.stamper.slices(body, call.form), charged_bytes))
+            elif self.jobs or len(body) >= SLICED_BYTES_MIN:
+                self.jobs.append((exchange, call.stamper.slices(body, call.form), charged_bytes))
                 charged_bytes = 0
-                if len(self._jobs) == 1:
+                if len(self.jobs) == 1:
                     hub.defer(self._work)
             elif call.form is ONE and len(body) <= TOGETHER_BYTES_MAX:
                 hub.rounds.add(exchange, call.stamper, bytes(body))
@@ -219,7 +219,7 @@ class Connection(asyncio.Protocol):
             self.go(lifecycle.COMPLETE)
         if exchange.answer is not None:
             self.flush()
-        if self._jobs or self._reading_paused or len(self._exchanges) >= hub.settings.pipeline_max:
+        if self.jobs or self._reading_paused or len(self._exchanges) >= hub.settings.pipeline_max:
             self.regulate_reading()
 
     def take(self, call: Call, body: bytes) -> None:
@@ -231,11 +231,6 @@ class Connection(asyncio.Protocol):
         hub.rounds.add(exchange, call.stamper, body)
         if len(exchanges) >= hub.settings.pipeline_max:
             self.regulate_reading()
-
-    @property
-    def is_free(self) -> bool:
-        """True if a request may be taken as it comes: no larger one is still being validated."""
-        return not self._jobs
 
     def refuse(self, rejection: Rejection) -> None:
         """Answer with an error, after what is due before it, and read no more requests."""
@@ -258,7 +253,7 @@ class Connection(asyncio.Protocol):
 
     def _work(self) -> None:
         """One slice of the first job; the loop serves others between two slices."""
-        exchange, slices, charged_bytes = self._jobs[0]
+        exchange, slices, charged_bytes = self.jobs[0]
         if self.state is not CLOSED:
             try:
                 batch = next(slices, None)
@@ -270,9 +265,9 @@ class Connection(asyncio.Protocol):
                 exchange.fail(e)
                 if not exchange.keep_alive and self.state in READING:
                     self.go(lifecycle.LAST)
-        self._jobs.pop(0)
+        self.jobs.pop(0)
         self._hub.budget.give(charged_bytes)
-        if self._jobs:
+        if self.jobs:
             self._hub.defer(self._work)
         if self.state is not CLOSED:
             self.flush()
@@ -295,7 +290,8 @@ class Connection(asyncio.Protocol):
         if exchanges:
             return
         if self.state is IDLE:
-            self._arm(self._hub.idle_deadline)
+            self._state_deadline = self._hub.idle_deadline
+            self.deadline = min(self._state_deadline, self._write_deadline)
             if self._hub.is_draining:
                 self._close()
         elif self.state is BODY and self._reader.continue_due:

@@ -105,7 +105,7 @@ class RequestReader:
             body_at, length = found
             end = body_at + length
             if end <= size and not call.is_gzip:
-                if call.form is ONE and length <= TOGETHER_BYTES_MAX and connection.is_free:
+                if call.form is ONE and length <= TOGETHER_BYTES_MAX and not connection.jobs:
                     connection.take(call, data[body_at:end])
                 else:
                     connection.complete(call, data[body_at:end])
