@@ -50,8 +50,7 @@ class Call:
         self.keep_alive = keep_alive
         self.keep_alive_line = connection_line(keep_alive=True, is_http10=head.is_http10)
         """What an answer says of the connection if it goes on."""
-        length = head.headers.get(b"content-length")
-        self.length = None if length is None else int(length)
+        self.length = head.length
         """Content-Length; None where there is none."""
 
 

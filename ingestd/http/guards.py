@@ -76,6 +76,12 @@ class Head:
         return self.version == "1.0"
 
     @property
+    def length(self) -> int | None:
+        """Content-Length, once it is known to be a number; None where there is none."""
+        value = self.headers.get(b"content-length")
+        return None if value is None else int(value)
+
+    @property
     def encoding(self) -> bytes:
         """The Content-Encoding in lower case; empty where there is none."""
         return self.headers.get(b"content-encoding", b"").lower()

@@ -17,6 +17,7 @@ from ingestd.http import guards, lifecycle
 from ingestd.http.body import Body
 from ingestd.http.budget import SMALL_BYTES_MAX
 from ingestd.http.calls import Call, Repeat
+from ingestd.http.fed import Fed
 from ingestd.http.hub import Hub
 from ingestd.http.inflate import compressed_bytes_max
 from ingestd.http.lifecycle import BODY, HEAD, IDLE, READING, WAIT
@@ -37,7 +38,7 @@ class RequestReader:
 
     __slots__ = (
         "_authorization", "_body", "_call", "_connection", "_fed", "_framed_bytes", "_generation", "_head",
-        "_hub", "_left_bytes", "_line_bytes", "_parser", "_repeat", "_repeats_tried", "_stamper",
+        "_hub", "_left_bytes", "_parser", "_repeat", "_repeats_tried", "_stamper",
         "continue_due", "wanted_bytes",
     )  # fmt: skip
 
@@ -54,9 +55,8 @@ class RequestReader:
         self._repeat: Repeat | None = None
         self._repeats_tried = 0
         # Per request.
-        self._fed = b""
+        self._fed = Fed()
         self._head: guards.Head | None = None
-        self._line_bytes = 0
         self._call: Call | None = None
         self._body: Body | None = None
         self._left_bytes = 0
@@ -144,12 +144,15 @@ class RequestReader:
             parser = self._parser = httptools.HttpRequestParser(self)
             # Or it would refuse other versions itself, before `guards` can say 505.
             parser.set_dangerous_leniencies(lenient_version=True)
-        self._fed = self._fed + data if self._connection.state is HEAD else data
+        if self._connection.state is HEAD:
+            self._fed.go_on(data)
+        else:
+            self._fed.begin(data, self._left_of_body())
         was_body = self._connection.state is BODY or self._connection.state is WAIT
         try:
             parser.feed_data(data)
             if self._connection.state is HEAD:
-                self._count_unfinished_line(data)
+                self._count_head()
             elif was_body and (self._connection.state is BODY or self._connection.state is WAIT):
                 self._count_framing(len(data))
         except httptools.HttpParserCallbackError as e:
@@ -163,14 +166,19 @@ class RequestReader:
         except httptools.HttpParserError as e:
             self._connection.refuse(guards.unreadable(e))
         if self._connection.state is not HEAD:
-            self._fed = b""
+            self._fed.forget()
 
-    def _count_unfinished_line(self, data: bytes) -> None:
+    def _left_of_body(self) -> int | None:
+        """Bytes until the next request; None if that is not known, in a chunked body."""
+        if self._body is None:
+            return 0
+        length = self._call.length if self._call is not None else None
+        return None if length is None else length - self._body.wire_bytes
+
+    def _count_head(self) -> None:
         """The parser holds an unfinished line back, where on_header cannot count it."""
         assert self._head is not None
-        newline = data.rfind(b"\n")
-        self._line_bytes = len(data) - newline - 1 + (self._line_bytes if newline < 0 else 0)
-        if self._head.header_bytes + self._line_bytes > self._hub.settings.header_bytes_max:
+        if self._head.header_bytes + self._fed.line_bytes > self._hub.settings.header_bytes_max:
             raise self._header_too_large()
 
     def _count_framing(self, size: int) -> None:
@@ -187,7 +195,6 @@ class RequestReader:
             raise Rejection(400, "after_close", "Bad request.", "bytes after the last request")
         self._connection.go(lifecycle.BEGIN)
         self._head = guards.Head()
-        self._line_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         head = self._head
@@ -212,9 +219,7 @@ class RequestReader:
         assert head is not None
         head.version = parser.get_http_version()
         guards.check(head)
-        # The request line is not handed over whole, but it must stand in what was read as HTTP has it.
-        if b"%b %b HTTP/%b\r\n" % (head.method, head.target, head.version.encode()) not in self._fed:
-            raise guards.bad_request_line()
+        raw = self._fed.head(head)
         self._call = call = Call(head, keep_alive=parser.should_keep_alive())
         if call.form is not None:
             call.stamper = self._authorized(head.headers.get(b"authorization", b""))
@@ -222,7 +227,7 @@ class RequestReader:
             if (call.length or 0) > (compressed_bytes_max(limit) if call.is_gzip else limit):
                 raise too_large(limit)
             self.continue_due = b"expect" in head.headers and not head.is_http10
-            self._learn(head, call)
+            self._learn(raw, head, call)
         self._begin_body(call, call.length)
         if self.continue_due:
             self._connection.flush()
@@ -245,12 +250,10 @@ class RequestReader:
             self._generation = hub.keyring.generation
         return self._stamper
 
-    def _learn(self, head: guards.Head, call: Call) -> None:
+    def _learn(self, raw: bytes, head: guards.Head, call: Call) -> None:
         """Remember this head, unless this client has shown that its heads do not repeat."""
-        if self._repeats_tried < _REPEATS_TRIED_MAX and not self._hub.is_draining:
+        if raw and self._repeats_tried < _REPEATS_TRIED_MAX and not self._hub.is_draining:
             self._repeats_tried += 1
-            # Whatever else was read with it, `Repeat.of` takes nothing but this very head.
-            raw = self._fed[: self._fed.find(b"\r\n\r\n") + 4]
             self._repeat = Repeat.of(raw, head, call, self._hub.keyring.generation)
 
     # -- the body ---------------------------------------------------------------------------
