@@ -33,12 +33,14 @@ class Contender:
 
 
 @contextmanager
-def noop() -> Iterator[Contender]:
+def noop(*, handed: bool = False) -> Iterator[Contender]:
     """The server that keeps nothing."""
-    command = [*pinned(SERVER_CORE), sys.executable, "-m", "bench.noop"]
+    command = [*pinned(SERVER_CORE), sys.executable, "-m", "bench.noop", *(["handed"] if handed else [])]
     with _ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as process:
         assert process.stdout is not None
-        yield Contender("no-op", int(process.stdout.readline()), process.pid, "none")
+        yield Contender(
+            "no-op, handed" if handed else "no-op", int(process.stdout.readline()), process.pid, "none"
+        )
 
 
 @contextmanager
@@ -48,7 +50,8 @@ def ingestd(folder: Path, ack: str = "fsync", *, python_path: Path | None = None
     command = [*pinned(SERVER_CORE), sys.executable, "-m", "ingestd", "serve", "--listen", "127.0.0.1:0"]
     command += ["--data-dir", str(data_dir), "--ack", ack]
     # From that checkout's folder, or `-m` would find the package of this one first.
-    with log.open("w") as stderr, _ended(subprocess.Popen(command, stderr=stderr, cwd=python_path)) as process:
+    started = subprocess.Popen(command, stderr=log.open("w"), cwd=python_path)
+    with _ended(started) as process:
         end = time.monotonic() + _START_S
         while True:
             text = log.read_text()

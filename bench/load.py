@@ -60,7 +60,8 @@ def drive(
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     cpu_s = contender.cpu_s() - before
     failed = re.search(r"Non-2xx.*|Socket errors.*", done.stdout)
-    count, rate = re.search(r"(\d+) requests in", done.stdout), re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    count = re.search(r"(\d+) requests in", done.stdout)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
     if failed or not count or not rate or int(count[1]) == 0:
         raise RuntimeError(f"{contender.name}: {failed[0] if failed else done.stdout + done.stderr}")
     return Load(int(count[1]), float(rate[1]), cpu_s / int(count[1]) * 1e6)
