@@ -93,15 +93,19 @@ class Rounds:
             exchange.answerer.flush()
 
     def _push(self, exchanges: list[Exchange], batch: Batch) -> None:
+        # Not the batch: it holds what is defined here, and a ring of references would keep its lines
+        # in memory until the next collection.
+        message_ids = batch.message_ids
+
         def acknowledge(error: StorageError | None) -> None:
             if error is not None:
                 rejection = internal("storage_failed")
                 for exchange in exchanges:
                     exchange.reject(rejection)
             elif len(exchanges) == 1:
-                exchanges[0].accept(batch.message_ids)
+                exchanges[0].accept(message_ids)
             else:
-                for exchange, message_id in zip(exchanges, batch.message_ids, strict=True):
+                for exchange, message_id in zip(exchanges, message_ids, strict=True):
                     exchange.accept_one(message_id)
             for exchange in exchanges:
                 exchange.answerer.flush()
