@@ -1,24 +1,24 @@
-"""The body of one request while it arrives: inflated if need be, counted, never beyond its limit.
-
-Pieces are gathered in one buffer: a list of them would let a client that sends single bytes cost
-fifty times what it sends.
-"""
+"""The body of one request while it arrives: inflated if need be, counted, never beyond its limit."""
 
 from __future__ import annotations
 
+from typing import Final
+
 from ingestd.errors import too_large
 from ingestd.http.inflate import Gunzip
+
+_SMALL_BYTES_MAX: Final = 4096
 
 
 class Body:
     """Bytes in, the whole inflated body out."""
 
-    __slots__ = ("_buffer", "_gunzip", "_limit_bytes", "charged_bytes", "wire_bytes")
+    __slots__ = ("_gunzip", "_limit_bytes", "_parts", "charged_bytes", "wire_bytes")
 
     def __init__(self, limit_bytes: int, *, is_gzip: bool) -> None:
         self._limit_bytes = limit_bytes
         self._gunzip = Gunzip(limit_bytes) if is_gzip else None
-        self._buffer: bytes | bytearray = b""
+        self._parts: list[bytes | bytearray] = []
         self.wire_bytes = 0
         """As sent, without chunk framing."""
         self.charged_bytes = 0
@@ -36,13 +36,21 @@ class Body:
             self._gunzip.feed(data)
         elif self.wire_bytes > self._limit_bytes:
             raise too_large(self._limit_bytes)
-        elif not self._buffer:
-            self._buffer = data
+        elif len(data) > _SMALL_BYTES_MAX or not self._parts:
+            self._parts.append(data)
         else:
-            if isinstance(self._buffer, bytes):
-                self._buffer = bytearray(self._buffer)
-            self._buffer += data
+            self._gather(data)
+
+    def _gather(self, data: bytes) -> None:
+        """Small pieces share a buffer: single bytes as parts would cost fifty times what they hold."""
+        last = self._parts[-1]
+        if not isinstance(last, bytearray):
+            last = bytearray()
+            self._parts.append(last)
+        last += data
 
     def finish(self) -> bytes | bytearray:
         """The whole body. Raises Rejection (400) if a gzip stream is not at its end."""
-        return self._buffer if self._gunzip is None else self._gunzip.finish()
+        if self._gunzip is not None:
+            return self._gunzip.finish()
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)

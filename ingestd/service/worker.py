@@ -25,7 +25,7 @@ from ingestd.http.hub import Hub
 from ingestd.http.protocol import Connection
 from ingestd.keys import Keyring
 from ingestd.ring import Ring
-from ingestd.service import keyfile
+from ingestd.service import keyfile, memory
 from ingestd.storage import recovery
 from ingestd.storage.disk import Disk
 from ingestd.storage.flusher import Flusher
@@ -97,6 +97,7 @@ class _Worker:
         # before the next await, so no request meets an empty keyring.
         first_secret = keyfile.ensure_one(self._disk, self._data_dir)
         self._load_keys()
+        memory.keep_freed_blocks()
         self._flusher.start()
         # What lives now lives until the end; collecting it again and again costs time.
         gc.collect()
