@@ -30,8 +30,6 @@ Timestamp = Annotated[datetime, Meta(tz=True)]
 DEPTH_MAX: Final = 100
 # Too few for DEPTH_MAX levels of objects, which have 5 bytes at least: `{"":}`.
 _SHALLOW_BYTES_MAX: Final = 5 * DEPTH_MAX
-_OPENING: Final = ord("{")
-_CLOSING: Final = ord("}")
 
 _encoder = msgspec.json.Encoder()
 _decode_any = msgspec.json.Decoder().decode
@@ -88,7 +86,7 @@ def _are_lines(bodies: list[bytes], text: bytes) -> bool:
     """True if each body begins with `{`, ends with `}` and has no line break."""
     if text.count(b"\n") != len(bodies):
         return False
-    return all(body[0] == _OPENING and body[-1] == _CLOSING for body in bodies)
+    return all(body.startswith(b"{") and body.endswith(b"}") for body in bodies)
 
 
 def _is_plain(text: bytes | bytearray, encoded: bytes) -> bool:

@@ -9,6 +9,7 @@ it ends after ROUND_S.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -16,6 +17,8 @@ from ingestd.errors import Rejection, StorageError, internal
 from ingestd.events import ONE, Batch, Stamper
 from ingestd.http.exchange import Exchange
 from ingestd.ring import Ring
+
+log = logging.getLogger("ingestd.http")
 
 ROUND_S: Final = 0.002
 TOGETHER_BYTES_MAX: Final = 16 * 1024
@@ -73,7 +76,13 @@ class Rounds:
         """Make batches of the bodies that wait, and push them."""
         groups, self._groups = self._groups, {}
         for stamper, (exchanges, bodies) in groups.items():
-            batch = stamper.together(bodies) if len(bodies) > 1 else None
+            batch = None
+            if len(bodies) > 1:
+                try:
+                    batch = stamper.together(bodies)
+                except Exception:
+                    # Alone, each body gets an answer of its own, if only 500; else all would wait for ever.
+                    log.exception("bug while validating bodies together")
             if batch is None:
                 for exchange, body in zip(exchanges, bodies, strict=True):
                     self._alone(exchange, stamper, body)

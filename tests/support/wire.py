@@ -6,14 +6,14 @@ Only this module knows how the parts of `ingestd.http` are put together.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import http.client
 import io
 import json
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import Message
@@ -27,12 +27,12 @@ from ingestd.http.protocol import Connection
 from ingestd.keys import Key, Keyring
 from ingestd.ring import Ring
 from tests.support.requests import SECRET, cut, post
+from tests.support.transport import MockTransport
 
 SOURCE: Final = "web"
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _READ_BYTES: Final = 256 * 1024
-_HIGH_WATER_BYTES: Final = 64 * 1024
 
 
 def key(secret: str = SECRET, name: str = SOURCE) -> Key:
@@ -90,75 +90,6 @@ def parse_answers(received: bytes, methods: Sequence[str] = ()) -> list[Answer]:
     return answers
 
 
-class MockTransport(asyncio.Transport):
-    """Keeps what is written. While `client_reads` is False it piles up and writing is paused."""
-
-    def __init__(self, protocol: Connection) -> None:
-        super().__init__()
-        self.received = bytearray()
-        self.unread = bytearray()
-        self.client_reads = True
-        self.reading = True
-        self.eof_written = False
-        self.closing = False
-        self.aborted = False
-        self._protocol = protocol
-        self._writing_paused = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self.eof_written:
-            raise RuntimeError("Cannot call write() after write_eof()")
-        assert not self.closing, "write after close"
-        if self.client_reads:
-            self.received += data
-            return
-        self.unread += data
-        if len(self.unread) > _HIGH_WATER_BYTES and not self._writing_paused:
-            self._writing_paused = True
-            self._protocol.pause_writing()
-
-    def read_on(self) -> None:
-        """The client reads all that has piled up, and goes on reading."""
-        self.client_reads = True
-        self.received += self.unread
-        self.unread.clear()
-        if self._writing_paused:
-            self._writing_paused = False
-            self._protocol.resume_writing()
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
-
-    def is_reading(self) -> bool:
-        return self.reading and not self.closing
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None:
-        self.eof_written = True
-
-    def close(self) -> None:
-        self.closing = True
-
-    def abort(self) -> None:
-        self.closing = self.aborted = True
-        self.unread.clear()
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """The limit is the same here; `read_on` resumes when all is read, as low=0 asks for."""
-        assert (high, low) == (_HIGH_WATER_BYTES, 0)
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def get_write_buffer_size(self) -> int:
-        return len(self.unread)
-
-
 class Site:
     """What all connections share. `commit` does what the flusher and the worker do together."""
 
@@ -171,6 +102,9 @@ class Site:
     ) -> None:
         self.now = 1000.0
         self._deferred: deque[Callable[[], None]] = deque()
+        self.turns = 0
+        """How often something was called back."""
+        self._in_round = False
         self.settings = Settings(**settings)
         self.keyring = Keyring([key()])
         self.ring = Ring(self.settings.ring_batches_max, self.settings.ring_bytes_max)
@@ -227,10 +161,27 @@ class Site:
         self.hub.drain()
         self.settle()
 
+    @contextmanager
+    def one_round(self) -> Iterator[None]:
+        """What is fed inside is read in one turn of the loop, from however many connections."""
+        self._in_round = True
+        yield
+        self._in_round = False
+        self.settle()
+
+    def turn(self) -> bool:
+        """One turn of the loop: call back what has asked for it so far; False if nothing has."""
+        due = list(self._deferred)
+        self._deferred.clear()
+        self.turns += len(due)
+        for call in due:
+            call()
+        return bool(due)
+
     def run_deferred(self) -> None:
-        """Call back what asked for the next round of the loop."""
-        while self._deferred:
-            self._deferred.popleft()()
+        """Turn the loop until nobody asks for another turn."""
+        while not self._in_round and self.turn():
+            pass
 
     def settle(self) -> None:
         """What the event loop would do next: what was deferred, then each connection."""
