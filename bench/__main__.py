@@ -74,19 +74,14 @@ ROWS = (
 )
 
 
-def main() -> None:
-    """Print a Markdown table."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=4, help="of load, per contender and round")
-    args = parser.parse_args()
-    print(f"Python {platform.python_version()}, {args.rounds} rounds of {args.seconds} s, ack fsync\n")
+def print_floors(rounds_count: int, seconds: int) -> None:
+    """What ingestd costs beside what cannot be done without."""
     print("| load | unit | floor | ingestd | ratio (lowest to highest) |\n|--|--|--|--|--|", flush=True)
     for name, unit, measure in ROWS:
         rounds = []
-        for _ in range(args.rounds):
+        for _ in range(rounds_count):
             with tempfile.TemporaryDirectory(prefix="ingestd-bench-") as folder:
-                rounds.append(measure(Path(folder), args.seconds))
+                rounds.append(measure(Path(folder), seconds))
         ratios = [ours / floor for floor, ours in rounds]
         floor, ours = (statistics.median(column) for column in zip(*rounds, strict=True))
         print(
@@ -94,6 +89,43 @@ def main() -> None:
             f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |",
             flush=True,
         )
+
+
+def print_acks(rounds_count: int, seconds: int) -> None:
+    """What each ack level costs, for 64 busy clients and for a lone one."""
+    print("| ack | requests/s, 64 clients | CPU µs/request | p50 ms, one client | p99 ms |\n|--|--|--|--|--|")
+    measured: dict[str, list[tuple[float, ...]]] = {}
+    bodies = corpus.bodies(1, _BODIES, gzipped=False)
+    for _ in range(rounds_count):
+        for ack in ("fsync", "write", "memory"):
+            with (
+                tempfile.TemporaryDirectory(prefix="ingestd-bench-") as folder,
+                contenders.ingestd(Path(folder), ack) as contender,
+            ):
+                busy, lone = (
+                    load.drive(
+                        contender, bodies, Path(folder) / "load", seconds=seconds, connections=connections,
+                        is_many=False, gzipped=False,
+                    )
+                    for connections in (_CONNECTIONS, 1)
+                )  # fmt: skip
+            row = (busy.requests_per_s, busy.cpu_us_per_request, lone.p50_ms, lone.p99_ms)
+            measured.setdefault(ack, []).append(row)
+    for ack, rows in measured.items():
+        rate, cpu_us, p50_ms, p99_ms = (statistics.median(column) for column in zip(*rows, strict=True))
+        print(f"| `{ack}` | {rate:,.0f} | {cpu_us:.1f} | {p50_ms:.2f} | {p99_ms:.2f} |", flush=True)
+
+
+def main() -> None:
+    """Print Markdown tables."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=4, help="of load, per contender and round")
+    args = parser.parse_args()
+    print(f"Python {platform.python_version()}, {args.rounds} rounds of {args.seconds} s, ack fsync\n")
+    print_floors(args.rounds, args.seconds)
+    print()
+    print_acks(args.rounds, args.seconds)
 
 
 if __name__ == "__main__":

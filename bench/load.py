@@ -34,6 +34,8 @@ class Load:
     requests: int
     requests_per_s: float
     cpu_us_per_request: float
+    p50_ms: float
+    p99_ms: float
 
 
 def drive(
@@ -54,7 +56,16 @@ def drive(
             encoding=', ["Content-Encoding"] = "gzip"' if gzipped else "",
         )
     )
-    command = [*pinned(LOAD_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"]
+    command = [
+        *pinned(LOAD_CORE),
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds}s",
+        "--timeout",
+        "10s",
+        "--latency",
+    ]
     command += ["-s", str(script), f"http://127.0.0.1:{contender.port}/"]
     before = contender.cpu_s()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -64,4 +75,15 @@ def drive(
     rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
     if failed or not count or not rate or int(count[1]) == 0:
         raise RuntimeError(f"{contender.name}: {failed[0] if failed else done.stdout + done.stderr}")
-    return Load(int(count[1]), float(rate[1]), cpu_s / int(count[1]) * 1e6)
+    cpu_us = cpu_s / int(count[1]) * 1e6
+    return Load(
+        int(count[1]), float(rate[1]), cpu_us, _latency_ms(done.stdout, 50), _latency_ms(done.stdout, 99)
+    )
+
+
+def _latency_ms(report: str, percentile: int) -> float:
+    """A line of wrk's latency distribution, such as `50%  412.00us`."""
+    found = re.search(rf"^\s+{percentile}%\s+([\d.]+)(us|ms|s)$", report, re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"no latencies in:\n{report}")
+    return float(found[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[found[2]]

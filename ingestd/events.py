@@ -204,9 +204,10 @@ class Stamper:
         for row in rows:
             row["receivedAt"] = received_at
             row["source"] = source
-        for i, event in enumerate(events):
-            if not event.messageId:
-                rows[i]["messageId"] = Raw(b'"%b"' % message_ids[i].encode())
+        if any(not event.messageId for event in events):
+            for row, event, message_id in zip(rows, events, message_ids, strict=True):
+                if not event.messageId:
+                    row["messageId"] = Raw(b'"%b"' % message_id.encode())
         return _encoder.encode_lines(rows)
 
 
