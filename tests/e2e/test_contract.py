@@ -181,9 +181,10 @@ def test_back_pressure_gets_429_with_whole_seconds(tmp_path: Path) -> None:
 
 
 def test_a_full_ring_gets_429_and_what_was_taken_gets_200(tmp_path: Path) -> None:
-    body = json.dumps(EVENT).encode()
+    # Arrays, for single events of one round would share a batch.
+    body = json.dumps([EVENT]).encode()
     with Server(tmp_path, ring_batches_max=1) as server, server.raw() as raw:
-        raw.send(post(body, server.key) * 100)
+        raw.send(post(body, server.key, "/v1/bulk-track") * 100)
         answers = [raw.answer() for _ in range(100)]
         assert {answer.status for answer in answers} == {200, 429}
         full = next(answer for answer in answers if answer.status == 429)
