@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import random
 
 import pytest
 
 from ingestd.errors import StorageError
+from ingestd.events import Batch
 from tests.support.requests import bytewise, encoded, event, head, post
 from tests.support.wire import Site, Wire
 
@@ -234,3 +236,19 @@ def test_random_traffic_on_many_connections_is_answered_in_order() -> None:
             site.acknowledge(site.take(rng.choice([1, 400, 4000])))
     site.commit()
     assert [ids(wire) for wire in wires] == sent
+
+
+@pytest.mark.parametrize("target", ["/v1/track", "/v1/bulk-track"])
+def test_an_answered_batch_is_let_go_without_waiting_for_a_collection(target: str) -> None:
+    wire = Wire()
+    gc.disable()
+    try:
+        for i in range(3):
+            one = event(f"let go {i}")
+            wire.feed(post(encoded(one if target == "/v1/track" else [one]), target))
+        wire.site.commit()
+        assert [answer.status for answer in wire.answers()] == [200] * 3
+        held = [one for one in gc.get_objects() if isinstance(one, Batch) and b"let go" in one.lines]
+        assert held == []
+    finally:
+        gc.enable()
