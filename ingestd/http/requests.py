@@ -20,7 +20,7 @@ from ingestd.http.calls import Call, Repeat
 from ingestd.http.fed import Fed
 from ingestd.http.hub import Hub
 from ingestd.http.inflate import compressed_bytes_max
-from ingestd.http.lifecycle import BODY, HEAD, IDLE, READING, WAIT
+from ingestd.http.lifecycle import BODY, HEAD, IDLE, READING
 from ingestd.http.rounds import TOGETHER_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -148,13 +148,14 @@ class RequestReader:
             self._fed.go_on(data)
         else:
             self._fed.begin(data, self._left_of_body())
-        was_body = self._connection.state is BODY or self._connection.state is WAIT
+        body = self._body
         try:
             parser.feed_data(data)
             if self._connection.state is HEAD:
                 self._count_head()
-            elif was_body and (self._connection.state is BODY or self._connection.state is WAIT):
-                self._count_framing(len(data))
+            elif body is not None and body is self._body:
+                # Else a request has ended or begun in `data`, and it is not all framing of this body.
+                self._count_framing(body, len(data))
         except httptools.HttpParserCallbackError as e:
             cause = e.__context__
             if not isinstance(cause, Rejection):
@@ -181,11 +182,10 @@ class RequestReader:
         if self._head.header_bytes + self._fed.line_bytes > self._hub.settings.header_bytes_max:
             raise self._header_too_large()
 
-    def _count_framing(self, size: int) -> None:
+    def _count_framing(self, body: Body, size: int) -> None:
         """A body of tiny chunks costs far more than it carries."""
         self._framed_bytes += size
-        carried = self._body.wire_bytes if self._body is not None else 0
-        if self._framed_bytes > 2 * carried + _CHUNK_OVERHEAD_BYTES_MAX:
+        if self._framed_bytes > 2 * body.wire_bytes + _CHUNK_OVERHEAD_BYTES_MAX:
             raise guards.chunks_too_small(_CHUNK_OVERHEAD_BYTES_MAX)
 
     # -- callbacks of the parser ------------------------------------------------------------
