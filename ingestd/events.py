@@ -19,6 +19,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -33,7 +34,7 @@ Ack = Callable[["StorageError | None"], None]
 _ABSENT: Final = Raw()
 
 
-class _Object(Struct):
+class _Object(Struct, gc=False):
     """An object whose members are skipped, not decoded."""
 
 
@@ -98,6 +99,7 @@ _lines = ONE.typed.decode_lines
 _raws = msgspec.json.Decoder(list[Raw]).decode
 _row = msgspec.json.Decoder(dict[str, Raw]).decode
 _rows = msgspec.json.Decoder(list[dict[str, Raw]]).decode
+_MESSAGE_ID: Final = attrgetter("messageId")
 _NEWLINES_TO_SPACES: Final = bytes(0x20 if c in b"\r\n" else c for c in range(256))
 
 
@@ -204,7 +206,7 @@ class Stamper:
         for row in rows:
             row["receivedAt"] = received_at
             row["source"] = source
-        if any(not event.messageId for event in events):
+        if not all(map(_MESSAGE_ID, events)):
             for row, event, message_id in zip(rows, events, message_ids, strict=True):
                 if not event.messageId:
                     row["messageId"] = Raw(b'"%b"' % message_id.encode())
