@@ -197,8 +197,8 @@ class Connection(asyncio.Protocol):
         self._exchanges.append(exchange)
         try:
             if isinstance(body, Rejection):
-                raise body
-            if call.form is None or call.stamper is None:
+                exchange.reject(body)
+            elif call.form is None or call.stamper is None:
                 self._probe(exchange, call)
             elif self.jobs or len(body) >= SLICED_BYTES_MIN:
                 self.jobs.append((exchange, call.stamper.slices(body, call.form), charged_bytes))

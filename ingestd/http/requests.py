@@ -157,11 +157,7 @@ class RequestReader:
                 # Else a request has ended or begun in `data`, and it is not all framing of this body.
                 self._count_framing(body, len(data))
         except httptools.HttpParserCallbackError as e:
-            cause = e.__context__
-            if not isinstance(cause, Rejection):
-                log.error("bug while reading a request", exc_info=cause)
-                cause = internal("bug")
-            self._connection.refuse(cause)
+            self._connection.refuse(_cause(e))
         except Rejection as e:
             self._connection.refuse(e)
         except httptools.HttpParserError as e:
@@ -319,7 +315,7 @@ class RequestReader:
             whole: bytes | bytearray | Rejection = body.finish()
         except Rejection as e:
             # The request has been read to its end, so the connection is none the worse.
-            whole = e
+            whole = e.with_traceback(None)
         charged, body.charged_bytes = body.charged_bytes, 0
         self.forget_body()
         self._connection.complete(call, whole, charged)
@@ -336,3 +332,15 @@ class RequestReader:
     def _header_too_large(self) -> Rejection:
         settings = self._hub.settings
         return guards.header_too_large(settings.header_bytes_max, settings.header_count_max)
+
+
+def _cause(error: Exception) -> Rejection:
+    """What a callback of the parser has raised.
+
+    Without its traceback, which would hold on to the body until the garbage collector comes.
+    """
+    cause = error.__context__
+    if isinstance(cause, Rejection):
+        return cause.with_traceback(None)
+    log.error("bug while reading a request", exc_info=cause)
+    return internal("bug")

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from tests.support.requests import cut, encoded, event, post
+import gc
+import gzip
+
+import pytest
+
+from ingestd.http.body import Body
+from ingestd.http.inflate import Gunzip
+from tests.support.requests import cut, encoded, event, post, post_chunked
 from tests.support.wire import Wire
 
 
@@ -14,3 +21,38 @@ def test_many_pipelined_requests_of_different_heads_are_answered_in_order() -> N
         wire.site.commit()
     wire.site.commit()
     assert [answer.json["messageId"] for answer in wire.answers()] == list(map(str, range(2000)))
+
+
+# -- what is left of a refused body -----------------------------------------------------------
+
+GZIP = "Content-Encoding: gzip"
+BOMB = gzip.compress(bytes(11 << 20))
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        post(BOMB, headers=[GZIP]),
+        post_chunked(BOMB, headers=[GZIP], size=1000),
+        post(gzip.compress(bytes(1000))[:-1], headers=[GZIP]),
+        post(b"not gzip", headers=[GZIP]),
+        post(b"{", headers=[GZIP]),
+        post_chunked(bytes(11 << 20), size=100_000),
+    ],
+    ids=["bomb", "chunked bomb", "cut", "not gzip", "short", "too large"],
+)
+def test_a_refused_body_is_freed_at_once_and_not_by_the_collector(request_: bytes) -> None:
+    good = post(gzip.compress(encoded(event())), headers=[GZIP])
+    gc.collect()
+    gc.disable()
+    try:
+        wires = [Wire(), Wire()]
+        wires[1].feed(good)
+        for wire in wires:
+            wire.feed(request_)
+            wire.site.commit()
+            assert wire.answers()[-1].status in (400, 413)
+        left = [type(one) for one in gc.get_objects() if isinstance(one, Gunzip | Body)]
+    finally:
+        gc.enable()
+    assert left == []
