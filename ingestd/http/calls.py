@@ -57,18 +57,19 @@ class Call:
 class Repeat:
     """A head that has passed, cut at its Content-Length, and the call that it made."""
 
-    __slots__ = ("_after", "_before", "_size", "call", "generation")
+    __slots__ = ("_after", "_before", "_body_bytes_max", "_size", "call", "generation")
 
-    def __init__(self, before: bytes, after: bytes, call: Call, generation: int) -> None:
+    def __init__(self, before: bytes, after: bytes, call: Call, generation: int, body_bytes_max: int) -> None:
         self._before = before
         self._after = after
         self._size = len(before)
+        self._body_bytes_max = body_bytes_max
         self.call = call
         self.generation = generation
         """Of the keyring: a revoked key must stop at once."""
 
     @classmethod
-    def of(cls, raw: bytes, head: Head, call: Call, generation: int) -> Repeat | None:
+    def of(cls, raw: bytes, head: Head, call: Call, generation: int, body_bytes_max: int) -> Repeat | None:
         """The Repeat of a head that has passed, or None if it is not of the plainest kind.
 
         Every line break in it must be a CRLF that ends a line which the parser has counted: then the
@@ -84,10 +85,13 @@ class Repeat:
         match = _LENGTH.search(raw)
         if match is None or len(found) != 1:
             return None
-        return cls(raw[: match.start(1)], raw[match.end(1) :], call, generation)
+        return cls(raw[: match.start(1)], raw[match.end(1) :], call, generation, body_bytes_max)
 
     def match(self, data: bytes, at: int) -> tuple[int, int] | None:
-        """Where the body begins and its length, if this head stands whole at `at`; else None."""
+        """Where the body begins and its length, if this head stands whole at `at`; else None.
+
+        None as well for a body beyond the limit: the parser's way says what is wrong with it.
+        """
         if not data.startswith(self._before, at):
             return None
         digits_at = at + self._size
@@ -95,4 +99,5 @@ class Repeat:
         digits = data[digits_at:digits_end]
         if digits_end < 0 or not digits.isdigit() or not data.startswith(self._after, digits_end):
             return None
-        return digits_end + len(self._after), int(digits)
+        length = int(digits)
+        return None if length > self._body_bytes_max else (digits_end + len(self._after), length)

@@ -100,7 +100,7 @@ class RequestReader:
         at, size = 0, len(data)
         while at < size and connection.state is IDLE:
             found = repeat.match(data, at)
-            if found is None or found[1] > self._hub.settings.body_bytes_max:
+            if found is None:
                 break
             body_at, length = found
             end = body_at + length
@@ -248,9 +248,10 @@ class RequestReader:
 
     def _learn(self, raw: bytes, head: guards.Head, call: Call) -> None:
         """Remember this head, unless this client has shown that its heads do not repeat."""
-        if raw and self._repeats_tried < _REPEATS_TRIED_MAX and not self._hub.is_draining:
+        hub = self._hub
+        if raw and self._repeats_tried < _REPEATS_TRIED_MAX and not hub.is_draining:
             self._repeats_tried += 1
-            self._repeat = Repeat.of(raw, head, call, self._hub.keyring.generation)
+            self._repeat = Repeat.of(raw, head, call, hub.keyring.generation, hub.settings.body_bytes_max)
 
     # -- the body ---------------------------------------------------------------------------
 
