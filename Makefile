@@ -1,8 +1,10 @@
 # What people and CI call. The virtualenv in .venv is made on first use, and again when pyproject.toml changes.
 PYTHON ?= python3
 BIN := .venv/bin
+# How long each of the two targets is fuzzed.
+FUZZ_SECONDS ?= 60
 
-.PHONY: help serve test check lint types docs bench clean
+.PHONY: help serve test check lint types docs bench fuzz clean
 
 help:
 	@echo "make serve   install, and run the server on its defaults"
@@ -10,6 +12,7 @@ help:
 	@echo "make check   lint, types, tests: what CI asks"
 	@echo "make docs    write README.md's table of settings anew"
 	@echo "make bench   measure"
+	@echo "make fuzz    look for inputs that break the reading of requests and of gzip; FUZZ_SECONDS=60 each"
 	@echo "make clean   remove what the other targets made; never data/"
 
 serve: .venv/serve.stamp
@@ -33,7 +36,15 @@ docs: .venv/dev.stamp
 bench: .venv/dev.stamp
 	$(BIN)/python -m bench
 
+fuzz: .venv/fuzz.stamp
+	@mkdir -p fuzz/corpus/protocol fuzz/corpus/inflate fuzz/findings
+	$(BIN)/python -m fuzz protocol fuzz/corpus/protocol fuzz/seeds/protocol -max_total_time=$(FUZZ_SECONDS) \
+		-max_len=4096 -dict=fuzz/http.dict -artifact_prefix=fuzz/findings/ -verbosity=0 -print_final_stats=1
+	$(BIN)/python -m fuzz inflate fuzz/corpus/inflate fuzz/seeds/inflate -max_total_time=$(FUZZ_SECONDS) \
+		-max_len=4096 -artifact_prefix=fuzz/findings/ -verbosity=0 -print_final_stats=1
+
 clean:
+	rm -rf fuzz/corpus
 	rm -rf .venv *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -46,3 +57,7 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@ .venv/serve.stamp
+
+.venv/fuzz.stamp: .venv/dev.stamp
+	$(BIN)/pip install --quiet --editable '.[fuzz]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""Coverage-guided fuzzing of what meets the network; see README.md."""
