@@ -95,7 +95,7 @@ SLICED_BYTES_MIN: Final = 512 * 1024
 _SLICE_BYTES: Final = 128 * 1024
 
 _encoder = msgspec.json.Encoder()
-_lines = ONE.typed.decode_lines
+_Events: Any = list[Event]
 _raws = msgspec.json.Decoder(list[Raw]).decode
 _row = msgspec.json.Decoder(dict[str, Raw]).decode
 _rows = msgspec.json.Decoder(list[dict[str, Raw]]).decode
@@ -147,20 +147,20 @@ class Stamper:
         A call of msgspec costs as much as what it does for a small event, so many are read in one
         (measured: 2.0 instead of 4.3 µs each).
         """
-        text = b"\n".join(bodies) + b"\n"
         try:
-            if not oddities.are_plain(bodies, text):
+            values = oddities.plain_values(bodies, b"\n".join(bodies) + b"\n")
+            if values is None:
                 return None
-            events = _lines(text)
+            # The same checks as on JSON, at 0.4 of the price (0.19 against 0.48 µs).
+            events = msgspec.convert(values, _Events)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         received_ms = self._now_ms()
         message_ids = _message_ids(events, received_ms)
-        if not [
-            e for e in events if e.receivedAt is not _ABSENT or e.source is not _ABSENT or not e.messageId
-        ]:
-            return Batch(text.replace(b"}\n", self._stamps), message_ids, received_ms)
-        return Batch(self._spliced(bodies, events, message_ids), message_ids, received_ms)
+        if [e for e in events if e.receivedAt is not _ABSENT or e.source is not _ABSENT or not e.messageId]:
+            return Batch(self._spliced(bodies, events, message_ids), message_ids, received_ms)
+        stamps = self._stamps
+        return Batch(stamps.join([body[:-1] for body in bodies]) + stamps, message_ids, received_ms)
 
     def batch(self, body: bytes | bytearray, form: Form) -> Batch:
         """Validate `body` (the whole, inflated) and make its lines. Raises Rejection (400)."""

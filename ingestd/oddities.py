@@ -66,20 +66,21 @@ def is_plain(body: bytes | bytearray) -> bool:
     return not _is_deep(body, value) and _is_plain(body, _encoder.encode(value))
 
 
-def are_plain(bodies: list[bytes], text: bytes) -> bool:
-    """The same for several objects at once; `text` has each of them on a line of its own.
+def plain_values(bodies: list[bytes], text: bytes) -> list[Any] | None:
+    """What several objects hold, if all of them are plain; `text` has each on a line of its own.
 
     Raises what msgspec raises.
     """
     values = _decode_any_lines(text)
     if len(values) != len(bodies):
-        return False
+        return None
     if (b"[" in text or max(map(len, bodies)) > _SHALLOW_BYTES_MAX) and any(map(_is_deep, bodies, values)):
-        return False
+        return None
     encoded = _encoder.encode_lines(values)
     # What is encoded has each value on a line of its own. Else no value may end in the middle of a line
     # or go on in the next one: `}` LF `{` ends a value, and there are as many values as lines.
-    return (encoded == text or _are_lines(bodies, text)) and _is_plain(text, encoded)
+    are_lines = encoded == text or _are_lines(bodies, text)
+    return values if are_lines and _is_plain(text, encoded) else None
 
 
 def _are_lines(bodies: list[bytes], text: bytes) -> bool:
