@@ -3,7 +3,8 @@
 A small body passes while anything of the budget is left. A large one must fit into seven eighths
 of it, whole where its length is known, or it waits its turn and is not read on: what has been
 admitted can be finished, and small requests pass beside a crowd of large ones. What grows beyond
-the whole budget in spite of that is refused.
+the whole budget in spite of that is refused, and so is a body that waits if what came with its head
+would leave small ones less than a sixteenth.
 """
 
 from __future__ import annotations
@@ -33,25 +34,32 @@ class Budget:
         """Taken now."""
         self._bytes_max = bytes_max
         self._large_bytes_max = bytes_max - bytes_max // 8
+        self._waiting_bytes_max = bytes_max - bytes_max // 16
         self._waiters: deque[Waiter] = deque()
 
     def has_room(self, size: int) -> bool:
         """True if a large body may take `size` bytes at once: they fit, and nobody waits before it."""
-        return not self._waiters and self.bytes + size <= self._large_bytes_max
+        return not self._waiters and self._fits(size)
 
-    def take(self, size: int) -> bool:
-        """Take, room or not; False if the whole budget is exceeded now."""
+    def _fits(self, size: int) -> bool:
+        # Alone, a body of any size may pass: it would wait for ever otherwise.
+        return self.bytes + size <= self._large_bytes_max or not self.bytes
+
+    def take(self, size: int, *, waits: bool = False) -> bool:
+        """Take, room or not; False if that is more than there is, for one that waits or for others."""
         self.bytes += size
-        return self.bytes <= self._bytes_max
+        return self.bytes <= (self._waiting_bytes_max if waits else self._bytes_max)
 
     def give(self, size: int) -> None:
-        """Give back; whoever has waited longest and fits gets it."""
+        """Give back; whoever has waited longest and fits gets it.
+
+        Also to be called with 0 by one that waits no more: those behind it may fit.
+        """
         self.bytes -= size
         while self._waiters:
             wanted = self._waiters[0].wanted_bytes
             if wanted is not None:
-                # Alone, a body of any size may pass: it would wait for ever otherwise.
-                if self.bytes + wanted > self._large_bytes_max and self.bytes:
+                if not self._fits(wanted):
                     return
                 self.bytes += wanted
             waiter = self._waiters.popleft()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from ingestd.config import Settings
@@ -80,8 +81,11 @@ class Hub:
         """Move the clock and end what is overdue; called a few times a second."""
         self.now = now = self._clock()
         self.idle_deadline = now + self.settings.idle_timeout_s
-        for connection in [c for c in self.connections if c.deadline <= now]:
-            connection.overdue()
+        due = [connection for connection in self.connections if connection.deadline <= now]
+        for connection in sorted(due, key=attrgetter("deadline")):
+            # One before it may have made room for it, and with that moved its deadline.
+            if connection.deadline <= now:
+                connection.overdue()
 
     def drain(self) -> None:
         """Begin the shutdown: idle connections close, busy ones after their answers."""

@@ -114,6 +114,8 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """End now, answers unsent; a plain close would wait for a client that does not read."""
         self.go(lifecycle.END)
+        # The loss is told later, and no room may be granted until then.
+        self._reader.end()
         self._transport.abort()
 
     def drain(self) -> None:
@@ -124,6 +126,7 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         self.go(lifecycle.END)
+        self._reader.end()
         self._transport.close()
 
     def go(self, event: str) -> None:

@@ -269,7 +269,7 @@ class RequestReader:
     def _charge(self, body: Body, size: int) -> None:
         """Raises Rejection (429)."""
         body.charged_bytes += size
-        if not self._hub.budget.take(size):
+        if not self._hub.budget.take(size, waits=self.wanted_bytes is not None):
             raise self._hub.overloaded("too many bytes of request bodies are in flight")
 
     def _feed(self, data: bytes) -> None:
@@ -326,8 +326,8 @@ class RequestReader:
         body, self._body = self._body, None
         self._left_bytes = 0
         self.continue_due = False
-        self.wanted_bytes = None
-        if body is not None and body.charged_bytes:
+        waited, self.wanted_bytes = self.wanted_bytes is not None, None
+        if body is not None and (waited or body.charged_bytes):
             self._hub.budget.give(body.charged_bytes)
 
     def _header_too_large(self) -> Rejection:
