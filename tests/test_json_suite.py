@@ -12,8 +12,8 @@ import pytest
 from ingestd.events import MANY, ONE
 from tests.json_cases import LEFT, REFUSED, RIGHT
 from tests.json_wrong import WRONG
-from tests.support.requests import TIMESTAMP
-from tests.support.wire import Outcome, send
+from tests.support.requests import TIMESTAMP, post
+from tests.support.wire import Outcome, Wire, send
 
 LARGE = 70_000
 """More than the size up to which bodies get the thorough look (`strict_bytes_max`)."""
@@ -134,6 +134,41 @@ def test_what_is_wrong_is_refused_as_a_body(name: str) -> None:
 def test_what_is_wrong_is_wrong_for_the_standard_library_too(name: str) -> None:
     with pytest.raises((ValueError, RecursionError)):
         json.loads(WRONG[name], parse_constant=int)
+
+
+# -- together -----------------------------------------------------------------------------------
+
+_GOOD = in_properties(b'"good"')
+
+
+def in_one_round(value: bytes) -> tuple[list[int], list[Any]]:
+    """The statuses of three events that are validated together, the second with this value; what is kept."""
+    wire = Wire()
+    bodies = [_GOOD, in_properties(value), _GOOD]
+    wire.feed(b"".join(map(post, bodies)))
+    wire.site.commit()
+    return [answer.status for answer in wire.answers()], [
+        line["properties"]["v"] for line in wire.site.stored
+    ]
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_does_not_cost_those_that_are_validated_with_it(name: str) -> None:
+    assert in_one_round(WRONG[name]) == ([200, 400, 200], ["good", "good"])
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_is_right_is_kept_among_those_that_are_validated_with_it(name: str) -> None:
+    assert in_one_round(RIGHT[name]) == ([200] * 3, ["good", json.loads(RIGHT[name]), "good"])
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_is_left_to_the_reader_ends_alike_among_others(name: str) -> None:
+    case = LEFT[name]
+    if case.small in REFUSED:
+        assert in_one_round(case.text) == ([200, 400, 200], ["good", "good"])
+    else:
+        assert in_one_round(case.text) == ([200] * 3, ["good", case.small, "good"])
 
 
 # -- i ------------------------------------------------------------------------------------------
