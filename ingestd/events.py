@@ -118,7 +118,8 @@ class Stamper:
     def slices(self, body: bytes | bytearray, form: Form) -> Iterator[Batch | None]:
         """`batch` for a large body: None after each slice, so that others are served, then the Batch.
 
-        Measured: a 10 MiB body of 160,000 events in one go keeps the loop for half a second.
+        Measured: a 10 MiB body of 161,318 events keeps the loop for 293 ms in one go; in slices for 21 ms
+        at most, to find where its events begin and end, and 5 ms between.
         """
         if not form.is_array or len(body) < SLICED_BYTES_MIN:
             yield self.batch(body, form)
@@ -145,7 +146,7 @@ class Stamper:
         """One Batch of several one-event bodies; None if one of them is invalid or odd.
 
         A call of msgspec costs as much as what it does for a small event, so many are read in one
-        (measured: 2.0 instead of 4.3 µs each).
+        (measured: 2.1 instead of 4.3 µs each).
         """
         try:
             values = oddities.plain_values(bodies, b"\n".join(bodies) + b"\n")

@@ -3,7 +3,8 @@
 A client says nearly the same head again and again. `Repeat` knows a head that has passed every
 check and recognises it by its bytes: a head that differs from it in nothing but the digits of
 Content-Length means the same, so it need not be parsed, checked and authorized again. It is the
-one place where a request is read without httptools (measured: 20 against 9 µs for a 1-event request).
+one place where a request is read without httptools (measured, without the kernel: 2.8 µs for
+a 1-event request, 12.1 with httptools).
 """
 
 from __future__ import annotations
