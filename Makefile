@@ -10,7 +10,7 @@ help:
 	@echo "make serve   install, and run the server on its defaults"
 	@echo "make test    install, and run all tests"
 	@echo "make check   lint, types, tests: what CI asks"
-	@echo "make docs    write README.md's table of settings anew"
+	@echo "make docs    write anew what README.md and docs/ have from the code"
 	@echo "make bench   measure"
 	@echo "make fuzz    look for inputs that break the reading of requests and of gzip; FUZZ_SECONDS=60 each"
 	@echo "make clean   remove what the other targets made; never data/"
@@ -32,6 +32,7 @@ types: .venv/dev.stamp
 
 docs: .venv/dev.stamp
 	$(BIN)/python docs/settings_table.py
+	$(BIN)/python docs/connection_diagram.py
 
 bench: .venv/dev.stamp
 	$(BIN)/python -m bench

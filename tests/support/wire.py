@@ -251,6 +251,11 @@ class Wire:
         return self._lost
 
     @property
+    def state(self) -> str:
+        """Which state of `lifecycle` the connection is in."""
+        return self._connection.state
+
+    @property
     def continues(self) -> int:
         """How many 100 (Continue) the client got."""
         return self.transport.received.count(CONTINUE)
