@@ -124,6 +124,8 @@ class Stamper:
         if not form.is_array or len(body) < SLICED_BYTES_MIN:
             yield self.batch(body, form)
             return
+        received_ms = self._now_ms()
+        is_strict = len(body) <= self._strict_bytes_max
         raws = _split(body)
         yield None
         batches: list[Batch] = []
@@ -133,14 +135,16 @@ class Stamper:
             while end < len(raws) and size < _SLICE_BYTES:
                 size += len(memoryview(raws[end]))
                 end += 1
+            # Others with this key have been stamped meanwhile; this request is received at one time.
+            self._stamp(received_ms)
             try:
-                batches.append(self.batch(b"[%b]" % b",".join(raws[at:end]), form))
+                batches.append(self._batch(b"[%b]" % b",".join(raws[at:end]), form, received_ms, is_strict))
             except Rejection as e:
                 raise _moved(e, at) from None
             at = end
             yield None
         message_ids = [message_id for batch in batches for message_id in batch.message_ids]
-        yield Batch(b"".join([batch.lines for batch in batches]), message_ids, batches[0].received_ms)
+        yield Batch(b"".join([batch.lines for batch in batches]), message_ids, received_ms)
 
     def together(self, bodies: list[bytes]) -> Batch | None:
         """One Batch of several one-event bodies; None if one of them is invalid or odd.
@@ -165,11 +169,14 @@ class Stamper:
 
     def batch(self, body: bytes | bytearray, form: Form) -> Batch:
         """Validate `body` (the whole, inflated) and make its lines. Raises Rejection (400)."""
-        received_ms = self._now_ms()
-        body, decoded, is_plain = _validated(body, form, self._strict_bytes_max)
+        return self._batch(body, form, self._now_ms(), len(body) <= self._strict_bytes_max)
+
+    def _batch(self, body: bytes | bytearray, form: Form, received_ms: int, is_strict: bool) -> Batch:
+        """The same, received when the stamps say, and looked at for all that is odd or not."""
+        body, decoded = _validated(body, form, is_strict)
         events = decoded if form.is_array else [decoded]
         message_ids = _message_ids(events, received_ms)
-        if is_plain:
+        if is_strict:
             raws = _raws(body) if form.is_array else [Raw(body.strip())]
             lines = self._spliced(raws, events, message_ids)
         else:
@@ -181,10 +188,13 @@ class Stamper:
         """The time, and the stamps made for it."""
         received_ms = time.time_ns() // 1_000_000
         if received_ms != self._received_ms:
-            self._received_ms = received_ms
-            self._received_at = Raw(b'"%s"' % rfc3339_ms(received_ms))
-            self._stamps = b',"receivedAt":%b,"source":%b}\n' % (self._received_at, self._source)
+            self._stamp(received_ms)
         return received_ms
+
+    def _stamp(self, received_ms: int) -> None:
+        self._received_ms = received_ms
+        self._received_at = Raw(b'"%s"' % rfc3339_ms(received_ms))
+        self._stamps = b',"receivedAt":%b,"source":%b}\n' % (self._received_at, self._source)
 
     def _spliced(self, raws: list[Raw] | list[bytes], events: list[_Named], message_ids: list[str]) -> bytes:
         """Lines of events in which no name stands twice."""
@@ -261,12 +271,10 @@ def _invalid(error: Exception) -> Rejection:
     return invalid_event("invalid_json", str(error))
 
 
-def _validated(
-    body: bytes | bytearray, form: Form, strict_bytes_max: int
-) -> tuple[bytes | bytearray, Any, bool]:
-    """The body, mended where it is odd; its event or events; and whether no name stands twice.
+def _validated(body: bytes | bytearray, form: Form, is_strict: bool) -> tuple[bytes | bytearray, Any]:
+    """The body, mended where it is odd, and its event or events. Raises Rejection.
 
-    Raises Rejection.
+    After a strict look no name stands twice.
     """
     try:
         # msgspec skips strings it need not decode without looking at their bytes.
@@ -278,12 +286,11 @@ def _validated(
         if b"\n" in body or b"\r" in body:
             # In what has been decoded a raw line break stands in no string, so each is white space.
             body = body.translate(_NEWLINES_TO_SPACES)
-        is_plain = len(body) <= strict_bytes_max
-        if is_plain and not oddities.is_plain(body):
+        if is_strict and not oddities.is_plain(body):
             body = oddities.resolved(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise _invalid(e) from None
-    return body, decoded, is_plain
+    return body, decoded
 
 
 def _decoded_oddly(
