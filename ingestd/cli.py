@@ -60,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
         if action != "list":
             sub.add_argument("name", metavar="NAME", help="becomes the 'source' of the key's events")
         sub.add_argument("--data-dir", metavar="DIR", help="the server's data directory (./data)")
+        sub.add_argument(
+            "--config", type=Path, metavar="FILE", help="the server's settings, for its data_dir"
+        )
 
     cat = commands.add_parser(
         "cat",

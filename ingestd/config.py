@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 from ingestd.errors import UsageError
 
 AckLevel = Literal["fsync", "write", "memory"]
-Count = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=1, le=10_000_000)]
 Bytes = Annotated[int, Meta(ge=1024)]
 FrameBytes = Annotated[int, Meta(ge=1024, le=1 << 30)]
 """A trailer has 32 bits for the bytes of a commit, and the stamps can make a body 3.7 times as long."""
@@ -133,6 +133,8 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def _convert(name: str, value: Any, where: str, *, strict: bool) -> Any:
     """Flags and variables are text ('8' is 8); a file's values must have the right TOML type."""
+    if isinstance(value, str) and "\0" in value:
+        raise UsageError(f"{where}: {value!r} is not right: it has a NUL byte")
     try:
         return msgspec.convert(value, _FIELDS[name], strict=strict)
     except msgspec.ValidationError as e:

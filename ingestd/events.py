@@ -287,10 +287,23 @@ def _validated(body: bytes | bytearray, form: Form, is_strict: bool) -> tuple[by
             # In what has been decoded a raw line break stands in no string, so each is white space.
             body = body.translate(_NEWLINES_TO_SPACES)
         if is_strict and not oddities.is_plain(body):
-            body = oddities.resolved(body)
+            body = _resolved(body, form)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise _invalid(e) from None
     return body, decoded
+
+
+def _resolved(body: bytes | bytearray, form: Form) -> bytes | bytearray:
+    """`oddities.resolved`, its Rejection with the place of the event."""
+    try:
+        return oddities.resolved(body)
+    except Rejection as rejection:
+        for i, raw in enumerate(_raws(body) if form.is_array else ()):
+            try:
+                oddities.resolved(bytes(raw))
+            except Rejection as e:
+                raise invalid_event(e.code, f"$[{i}]: {e.detail}") from None
+        raise invalid_event(rejection.code, f"$: {rejection.detail}") from None
 
 
 def _decoded_oddly(

@@ -72,7 +72,8 @@ def plain_values(bodies: list[bytes], text: bytes) -> list[Any] | None:
     Raises what msgspec raises.
     """
     values = _decode_any_lines(text)
-    if len(values) != len(bodies):
+    # A CR is a line break too, and may stand between a name and its colon, where it would hide the name.
+    if len(values) != len(bodies) or b"\r" in text:
         return None
     if (b"[" in text or max(map(len, bodies)) > _SHALLOW_BYTES_MAX) and any(map(_is_deep, bodies, values)):
         return None

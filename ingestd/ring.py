@@ -1,9 +1,10 @@
 """A bounded ring between one producer (the loop) and one consumer (the flusher), without a lock.
 
-What makes it safe, of CPython: loads and stores of list items and of int attributes are atomic
-and seen by other threads in program order, under the GIL and, per object, in free-threaded builds.
-Each counter has one writer: `_pushed…` the producer, `_popped…` and `_released…` the consumer. A
-slot is written before the counter that publishes it, and emptied before the counter that frees it.
+What makes it safe is CPython's global interpreter lock: one thread at a time runs bytecode, so each
+load and store of a list item or an attribute is whole, and threads see them in program order. A
+free-threaded build promises less and is not supported. Each counter has one writer: `_pushed…` the
+producer, `_popped…` and `_released…` the consumer. A slot is written before the counter that
+publishes it, and emptied before the counter that frees it.
 
 Rounds and sleep: a push opens a round, which the producer ends with `publish` when it has nothing
 more to push at once; the consumer had better not pop before. The consumer raises `_sleeping`, looks
@@ -36,7 +37,7 @@ class Ring:
         self._released = 0
         self._released_bytes = 0
         self.is_gathering = False
-        """True from a push until `publish`: more may be about to come."""
+        """True from a push, or `expect_more`, until `publish`: more may be about to come."""
         self._sleeping = False
         self._semaphore = threading.Lock()
         self._semaphore.acquire()
@@ -67,6 +68,14 @@ class Ring:
         self.is_gathering = True
         self._pushed = pushed + 1
         return True
+
+    def expect_more(self) -> None:
+        """Consumer: a round is open, until the producer has ended one with `publish`.
+
+        Both threads set the flag and only the producer takes it back, so whichever write comes last,
+        the next `publish` ends the round.
+        """
+        self.is_gathering = True
 
     def pop(self, bytes_max: int) -> list[Batch]:
         """Consumer: what waits now, in order, up to `bytes_max` bytes of lines and at least one batch."""

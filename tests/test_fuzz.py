@@ -93,7 +93,6 @@ def test_the_check_of_the_protocol_finds_a_connection_that_is_broken(
 # -- findings -------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="the method is not known yet when the parser refuses the target")
 def test_the_refusal_of_a_head_has_no_body_however_it_is_cut() -> None:
     stream = head("HEAD /v1/tra\xe9ck HTTP/1.1")
     assert outcome([stream]) == outcome(bytewise(stream))
@@ -101,7 +100,7 @@ def test_the_refusal_of_a_head_has_no_body_however_it_is_cut() -> None:
 
 each_inflater = pytest.mark.parametrize(
     "inflater",
-    [ZLIB, pytest.param(ISAL, marks=pytest.mark.xfail(strict=True, reason="isal gets these headers wrong"))],
+    [ZLIB, ISAL],
     ids=["zlib", "isal"],
 )
 

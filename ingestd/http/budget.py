@@ -2,9 +2,9 @@
 
 A small body passes while anything of the budget is left. A large one must fit into seven eighths
 of it, whole where its length is known, or it waits its turn and is not read on: what has been
-admitted can be finished, and small requests pass beside a crowd of large ones. What grows beyond
-the whole budget in spite of that is refused, and so is a body that waits if what came with its head
-would leave small ones less than a sixteenth.
+admitted with its length can be finished, and small requests pass beside a crowd of large ones.
+What grows beyond the whole budget in spite of that is refused, and so is a body that waits if what
+came with its head would leave small ones less than a sixteenth.
 """
 
 from __future__ import annotations

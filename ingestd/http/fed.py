@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ingestd.http import guards
 from ingestd.http.guards import Head
 
@@ -9,32 +11,33 @@ from ingestd.http.guards import Head
 class Fed:
     """What was fed to the parser since the request began that it is reading now."""
 
-    __slots__ = ("_begins_at", "_data", "line_bytes")
+    __slots__ = ("_begins_at", "_data")
 
     def __init__(self) -> None:
         self._data = b""
         self._begins_at: int | None = 0
-        self.line_bytes = 0
-        """Of the line that is not finished yet."""
 
     def begin(self, data: bytes, begins_at: int | None) -> None:
         """`data` is read next; the next request begins in it, or after it, or nobody knows where."""
         self._data = data
         self._begins_at = begins_at
-        self._count(data, 0)
 
     def go_on(self, data: bytes) -> None:
         """`data` continues the head that has begun."""
         self._data += data
-        self._count(data, self.line_bytes)
+
+    @property
+    def line_bytes(self) -> int:
+        """Bytes of the line of this head that is not finished yet."""
+        return len(self._data) - max(self._data.rfind(b"\n") + 1, self._begins_at or 0)
+
+    def is_head(self) -> bool:
+        """True if the request that begins here is a HEAD."""
+        return self._begins_at is not None and self._data.startswith(b"HEAD ", self._begins_at)
 
     def forget(self) -> None:
         """No head is being read."""
         self._data = b""
-
-    def _count(self, data: bytes, before: int) -> None:
-        newline = data.rfind(b"\n")
-        self.line_bytes = len(data) - newline - 1 + (before if newline < 0 else 0)
 
     def head(self, head: Head) -> bytes:
         """The bytes of the head that has just been read, or nothing if their place is not known.
@@ -45,7 +48,9 @@ class Fed:
         at = self._begins_at
         line = b"%b %b HTTP/%b\r\n" % (head.method, head.target, head.version.encode())
         if at is None:
-            if line not in self._data:
+            # Whatever looks like this line must be this line.
+            alike = rb"%b +%b +[A-Z]+/%b\r\n" % (head.method, re.escape(head.target), head.version.encode())
+            if set(re.findall(alike, self._data)) != {line}:
                 raise guards.bad_request_line()
             return b""
         while self._data[at : at + 1] in (b"\r", b"\n"):

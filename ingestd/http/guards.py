@@ -7,11 +7,14 @@ each rule stands here, with the status and the code that answer it. The first on
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from ingestd.errors import Rejection
+from ingestd.errors import Rejection, internal
+
+log = logging.getLogger("ingestd.http")
 
 # The headers that decide something; others are counted and dropped.
 KNOWN: Final = frozenset(
@@ -24,8 +27,11 @@ KNOWN: Final = frozenset(
         b"authorization",
         b"expect",
         b"upgrade",
+        b"connection",
     )
 )
+# Lines of a list: together they are one value (RFC 9110 §5.3).
+_LISTS: Final = frozenset((b"connection",))
 GZIP: Final = (b"gzip", b"x-gzip")
 _spelling: dict[bytes, bytes | None] = {}
 _SPELLINGS_MAX: Final = 1024
@@ -60,7 +66,9 @@ class Head:
         except KeyError:
             known = _learn(name)
         if known is not None:
-            if known in self.headers:
+            if known in _LISTS:
+                value = self.headers.get(known, b"") + b"," + value
+            elif known in self.headers:
                 self.repeated = known
             # The parser leaves the white space after a value (RFC 9112 §5.1: it is not part of it).
             self.headers[known] = value.rstrip(b" \t")
@@ -74,6 +82,12 @@ class Head:
     def is_http10(self) -> bool:
         """True for HTTP/1.0."""
         return self.version == "1.0"
+
+    @property
+    def says_close(self) -> bool:
+        """True if `close` stands in Connection: it wins over keep-alive (RFC 9112 §9.3)."""
+        options = self.headers.get(b"connection", b"").lower().split(b",")
+        return b"close" in [option.strip(b" \t") for option in options]
 
     @property
     def length(self) -> int | None:
@@ -203,3 +217,15 @@ def chunks_too_small(overhead_bytes_max: int) -> Rejection:
         400, "chunks_too_small", _BAD,
         f"chunk headers may outweigh the body by {overhead_bytes_max} bytes at most; send larger chunks",
     )  # fmt: skip
+
+
+def cause(error: Exception) -> Rejection:
+    """What a callback of the parser has raised, out of the parser's own error; for a bug, 500.
+
+    Without its traceback, which would hold on to the body until the garbage collector comes.
+    """
+    raised = error.__context__
+    if isinstance(raised, Rejection):
+        return raised.with_traceback(None)
+    log.error("bug while reading a request", exc_info=raised)
+    return internal("bug")

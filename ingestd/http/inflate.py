@@ -35,6 +35,7 @@ FASTEST: Final = ISAL or ZLIB
 BUFFER_BYTES: Final = 1024 * 1024
 _PIECE_BYTES: Final = 16 * 1024
 _GZIP_WBITS: Final = 31
+_FLAGS_AT: Final = 3
 
 
 def compressed_bytes_max(limit_bytes: int) -> int:
@@ -49,7 +50,7 @@ def compressed_bytes_max(limit_bytes: int) -> int:
 class Gunzip:
     """One gzip body of one or more members (RFC 1952 §2.2)."""
 
-    __slots__ = ("_fed_bytes", "_inflater", "_limit_bytes", "_member", "_output", "inflated_bytes")
+    __slots__ = ("_fed_bytes", "_header", "_inflater", "_limit_bytes", "_member", "_output", "inflated_bytes")
 
     def __init__(self, limit_bytes: int, inflater: Inflater = FASTEST) -> None:
         self._limit_bytes = limit_bytes
@@ -57,7 +58,9 @@ class Gunzip:
         self._fed_bytes = 0
         self.inflated_bytes = 0
         self._output = bytearray()
-        self._member = inflater.decompressobj(wbits=_GZIP_WBITS)
+        self._header = b""
+        """The first bytes of a member of which too few have come to begin."""
+        self._member: Any = None
 
     def feed(self, data: bytes) -> int:
         """Inflate a piece of the body; returns the bytes it became. Raises Rejection (400, 413)."""
@@ -70,14 +73,16 @@ class Gunzip:
             # copied once for each of them.
             for at in range(0, len(data), _PIECE_BYTES):
                 self._inflate(data[at : at + _PIECE_BYTES])
-        except self._inflater.error as e:
+        except (self._inflater.error, ZLIB.error) as e:
             raise _invalid_gzip(str(e)) from None
         return self.inflated_bytes - before
 
     def _inflate(self, data: bytes) -> None:
         while data:
-            if self._member.eof:
-                self._member = self._inflater.decompressobj(wbits=_GZIP_WBITS)
+            if self._member is None or self._member.eof:
+                data = self._begin(data)
+                if not data:
+                    return
             room = self._limit_bytes - self.inflated_bytes
             part = self._member.decompress(data, min(room + 1, BUFFER_BYTES))
             self.inflated_bytes += len(part)
@@ -86,9 +91,23 @@ class Gunzip:
             self._output += part
             data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
 
+    def _begin(self, data: bytes) -> bytes:
+        """Begin a member once its flags are there; returns what to feed to it.
+
+        isal refuses some headers with optional fields when they come in pieces, and accepts reserved
+        flags (found by fuzzing); they are rare, so zlib reads them.
+        """
+        self._header += data
+        if len(self._header) <= _FLAGS_AT:
+            return b""
+        data, self._header = self._header, b""
+        inflater = self._inflater if data[_FLAGS_AT] == 0 else ZLIB
+        self._member = inflater.decompressobj(wbits=_GZIP_WBITS)
+        return data
+
     def finish(self) -> bytearray:
         """The whole inflated body. Raises Rejection (400) if the stream is not at an end."""
-        if not self._member.eof:
+        if self._header or self._member is None or not self._member.eof:
             raise _invalid_gzip("the stream ends before its end")
         return self._output
 

@@ -30,8 +30,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_discarded_bytes", "_exchanges", "_got_eof", "_held_since", "_hub", "_reader",
-        "_reading_paused", "_request_deadline", "_state_deadline", "_transport", "_write_deadline",
-        "_writing_paused", "deadline", "jobs", "state",
+        "_reading_paused", "_request_deadline", "_state_deadline", "_transport", "_waits_since",
+        "_write_deadline", "_writing_paused", "deadline", "jobs", "state",
     )  # fmt: skip
 
     def __init__(self, hub: Hub) -> None:
@@ -54,6 +54,7 @@ class Connection(asyncio.Protocol):
         self._state_deadline = math.inf
         self._write_deadline = math.inf
         self._request_deadline = math.inf
+        self._waits_since = 0.0
 
     # -- the connection ---------------------------------------------------------------------
 
@@ -65,7 +66,9 @@ class Connection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES_MAX, low=0)
         hub.connections.add(self)
         self._arm(hub.idle_deadline)
-        if len(hub.connections) > hub.settings.connections_max:
+        if hub.is_draining:
+            self._close()
+        elif len(hub.connections) > hub.settings.connections_max:
             self.refuse(Rejection(503, "too_many_connections", "Service unavailable.", "try again later"))
 
     def connection_lost(self, _exc: Exception | None) -> None:
@@ -99,7 +102,11 @@ class Connection(asyncio.Protocol):
 
     def overdue(self) -> None:
         """The deadline has passed."""
-        if self._writing_paused and self._write_deadline <= self._hub.now:
+        if self.state is CLOSED:
+            # Closing waits for a client that does not read.
+            self.deadline = math.inf
+            self._transport.abort()
+        elif self._writing_paused and self._write_deadline <= self._hub.now:
             self.abort()
         elif self.state is WAIT:
             self.refuse(self._hub.overloaded("too many bytes of request bodies are in flight"))
@@ -126,6 +133,7 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         self.go(lifecycle.END)
+        self.deadline = self._hub.now + self._hub.settings.write_timeout_s
         self._reader.end()
         self._transport.close()
 
@@ -140,9 +148,12 @@ class Connection(asyncio.Protocol):
             self._request_deadline = now + settings.request_timeout_s
             self._arm(now + settings.header_timeout_s)
         elif state is BODY:
+            if event is lifecycle.GRANT:
+                self._request_deadline += now - self._waits_since
             self._arm(self._request_deadline)
         elif state is WAIT:
-            self._arm(min(self._request_deadline, now + settings.room_timeout_s))
+            self._waits_since = now
+            self._arm(now + settings.room_timeout_s)
         elif state is DRAIN:
             self._arm(now + _DRAIN_S)
         else:
@@ -216,11 +227,14 @@ class Connection(asyncio.Protocol):
             exchange.fail(e)
         if charged_bytes:
             hub.budget.give(charged_bytes)
+        if self.state not in READING:
+            # The answer has gone out already, as the last one.
+            return
         if not exchange.keep_alive:
             self.go(lifecycle.LAST)
         elif self.state is not IDLE:
             self.go(lifecycle.COMPLETE)
-        if exchange.answer is not None:
+        if exchange.answer is not None or not self._exchanges:
             self.flush()
         if self.jobs or self._reading_paused or len(self._exchanges) >= hub.settings.pipeline_max:
             self.regulate_reading()
@@ -266,8 +280,6 @@ class Connection(asyncio.Protocol):
                 self._hub.rounds.push(exchange, batch)
             except Exception as e:
                 exchange.fail(e)
-                if not exchange.keep_alive and self.state in READING:
-                    self.go(lifecycle.LAST)
         self.jobs.pop(0)
         self._hub.budget.give(charged_bytes)
         if self.jobs:
@@ -305,6 +317,8 @@ class Connection(asyncio.Protocol):
         """The last answer is written: say so, and give the client time to read it."""
         self._exchanges.clear()
         self._reader.end()
+        if self.state in READING:
+            self.go(lifecycle.LAST)
         self.go(lifecycle.ANSWERED)
         if self._transport.can_write_eof() and not self._got_eof:
             self._transport.write_eof()

@@ -6,12 +6,11 @@ will not be. It is handed to the parser as its protocol, hence the names of its 
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import httptools
 
-from ingestd.errors import Rejection, internal, too_large
+from ingestd.errors import Rejection, too_large
 from ingestd.events import ONE, Stamper
 from ingestd.http import guards, lifecycle
 from ingestd.http.body import Body
@@ -25,8 +24,6 @@ from ingestd.http.rounds import TOGETHER_BYTES_MAX
 
 if TYPE_CHECKING:
     from ingestd.http.protocol import Connection
-
-log = logging.getLogger("ingestd.http")
 
 _REPEATS_TRIED_MAX: Final = 4
 _CHUNK_OVERHEAD_BYTES_MAX: Final = 64 * 1024
@@ -69,7 +66,7 @@ class RequestReader:
     @property
     def is_head(self) -> bool:
         """True if the request is known to be a HEAD, whose answer has no body."""
-        return self._head is not None and self._head.method == b"HEAD"
+        return self._head is not None and (self._head.method == b"HEAD" or self._fed.is_head())
 
     def feed(self, data: bytes) -> bytes:
         """Read on; returns what was not looked at because the connection takes no more requests."""
@@ -113,11 +110,15 @@ class RequestReader:
             else:
                 connection.go(lifecycle.BEGIN)
                 at = size - len(self._begin_repeat(call, length, data[body_at:]))
-        return data[at:] if at else data
+        if not at:
+            return data
+        self._repeats_tried = 0
+        return data[at:]
 
     def _begin_repeat(self, call: Call, length: int, data: bytes) -> bytes:
         """A body that is not all there yet, or is to be inflated; returns the rest of `data`."""
         self._call = call
+        self._head = None
         try:
             self._begin_body(call, length)
         except Rejection as e:
@@ -157,7 +158,7 @@ class RequestReader:
                 # Else a request has ended or begun in `data`, and it is not all framing of this body.
                 self._count_framing(body, len(data))
         except httptools.HttpParserCallbackError as e:
-            self._connection.refuse(_cause(e))
+            self._connection.refuse(guards.cause(e))
         except Rejection as e:
             self._connection.refuse(e)
         except httptools.HttpParserError as e:
@@ -216,7 +217,7 @@ class RequestReader:
         head.version = parser.get_http_version()
         guards.check(head)
         raw = self._fed.head(head)
-        self._call = call = Call(head, keep_alive=parser.should_keep_alive())
+        self._call = call = Call(head, keep_alive=parser.should_keep_alive() and not head.says_close)
         if call.form is not None:
             call.stamper = self._authorized(head.headers.get(b"authorization", b""))
             limit = hub.settings.body_bytes_max
@@ -232,6 +233,9 @@ class RequestReader:
         self._feed(data)
 
     def on_message_complete(self) -> None:
+        if self._call is not None and not self._parser.should_keep_alive():
+            # The parser takes Connection in a trailer for one of the head, and reads no further.
+            self._call.keep_alive = False
         self._finish_body()
 
     def _authorized(self, authorization: bytes) -> Stamper:
@@ -285,6 +289,8 @@ class RequestReader:
         growth = body.size - body.charged_bytes
         if growth > 0:
             self._charge(body, growth)
+            if self.wanted_bytes:
+                self.wanted_bytes = max(0, self.wanted_bytes - growth)
             if (
                 body.size > SMALL_BYTES_MAX
                 and self._connection.state is BODY
@@ -333,15 +339,3 @@ class RequestReader:
     def _header_too_large(self) -> Rejection:
         settings = self._hub.settings
         return guards.header_too_large(settings.header_bytes_max, settings.header_count_max)
-
-
-def _cause(error: Exception) -> Rejection:
-    """What a callback of the parser has raised.
-
-    Without its traceback, which would hold on to the body until the garbage collector comes.
-    """
-    cause = error.__context__
-    if isinstance(cause, Rejection):
-        return cause.with_traceback(None)
-    log.error("bug while reading a request", exc_info=cause)
-    return internal("bug")

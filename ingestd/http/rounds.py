@@ -69,8 +69,8 @@ class Rounds:
         """A batch that is validated already. Raises Rejection (429) if the ring is full."""
         # What came before it must be stored before it.
         self.validate()
-        self._push([exchange], batch)
         self.begin()
+        self._push([exchange], batch)
 
     def validate(self) -> None:
         """Make batches of the bodies that wait, and push them."""
@@ -139,8 +139,10 @@ class Rounds:
             self._defer(self._turn)
         else:
             self._count = self._count_before = 0
-            self.validate()
-            self._ring.publish()
+            try:
+                self.validate()
+            finally:
+                self._ring.publish()
 
 
 def _nobody_waits(_error: StorageError | None) -> None:

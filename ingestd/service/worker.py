@@ -9,12 +9,15 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import stat
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import uvloop
 
 from ingestd import __version__
@@ -35,6 +38,7 @@ log = logging.getLogger("ingestd.worker")
 
 _TICK_S = 0.25
 _KEYS_TICKS = 4
+_FILES_KEPT_BACK = 64
 _BACKLOG = 4096
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _UNIX = "unix:"
@@ -45,6 +49,7 @@ def serve(settings: Settings) -> int:
     if settings.workers != 1:
         raise UsageError(f"--workers {settings.workers}: this version runs one worker; say --workers 1")
     parse_address(settings.listen)
+    settings = _within_file_limit(settings)
     # A signal during recovery waits for the loop: a start that is stopped ends like any other stop.
     early: list[int] = []
     for number in _STOPS:
@@ -59,7 +64,21 @@ def serve(settings: Settings) -> int:
             log.warning("recovery: %s", recovered)
         return uvloop.run(_Worker(settings, disk).run(early))
     finally:
+        # The process's number may be another's soon.
+        with suppress(StorageError):
+            disk.truncate(lock, 0)
         disk.close(lock)
+
+
+def _within_file_limit(settings: Settings) -> Settings:
+    """As many connections as there may be files, some kept back: storage must never lack one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most = max(1, hard - _FILES_KEPT_BACK)
+    if hard == resource.RLIM_INFINITY or settings.connections_max <= most:
+        return settings
+    log.warning("connections_max is %d, for the limit on open files is %d", most, hard)
+    return msgspec.structs.replace(settings, connections_max=most)
 
 
 class _Worker:
@@ -110,9 +129,12 @@ class _Worker:
             keyfile.show_first(first_secret, address)
         await self._stopping.wait()
         server.close()
-        if address.startswith(_UNIX):
-            self._disk.unlink(Path(address.removeprefix(_UNIX)))
         await self._drain()
+        if address.startswith(_UNIX):
+            try:
+                self._disk.unlink(Path(address.removeprefix(_UNIX)))
+            except StorageError as e:
+                log.error("the socket stays behind: %s", e)
         ticking.cancel()
         return 0 if self._flusher.events_failed == 0 else 1
 
@@ -155,8 +177,14 @@ class _Worker:
         stamp = self._disk.stamp(keyfile.path(self._data_dir))
         if stamp == self._keys_stamp:
             return
+        try:
+            keys = keyfile.load(self._disk, self._data_dir)
+        except UsageError:
+            # Said once: looking again at the same file would find the same mistake.
+            self._keys_stamp = stamp
+            raise
+        self._keyring.replace(keys)
         self._keys_stamp = stamp
-        self._keyring.replace(keyfile.load(self._disk, self._data_dir))
         log.info("keys loaded: %d", len(self._keyring))
         if not len(self._keyring):
             log.warning("there are no keys, so every event gets 401; 'ingestd key add NAME' makes one")
@@ -167,14 +195,18 @@ class _Worker:
         The next commit waits for what these answers bring in, or the clients would part into two
         crowds that are committed in turn, with twice the commits.
         """
-        self._ring.is_gathering = True
+        self._ring.expect_more()
         self._loop.call_soon_threadsafe(self._deliver, batches, error)
 
     def _deliver(self, batches: list[Batch], error: StorageError | None) -> None:
+        self._hub.rounds.begin()
         for batch in batches:
             assert batch.ack is not None
-            batch.ack(error)
-        self._hub.rounds.begin()
+            try:
+                batch.ack(error)
+            except Exception:
+                # The others must hear of theirs.
+                log.exception("bug while answering")
 
     def _not_ready(self) -> str:
         if not self._flusher.alive:

@@ -122,8 +122,11 @@ ENDS: Final = {
     "RFC 9112 §9.6: a server may always close; llhttp takes Proxy-Connection for Connection.": (
         "Proxy-Connection: close",
     ),
+    "RFC 9112 §9.6: likewise; llhttp takes Connection in a trailer for one of the head.": (
+        "trailer with the name of Connection",
+    ),
 }
 """The reason → requests that both read alike, but one goes on with the connection and one does not."""
 
 CLOSE_WINS: Final = ("Connection 'close, keep-alive' on 1.0", "Connection 'keep-alive, close' on 1.0")
-"""RFC 9112 §9.3: close comes first; ingestd goes on, and a test of its own says so."""
+"""RFC 9112 §9.3: close comes first."""
