@@ -15,7 +15,6 @@ Everything odd (lone surrogates, leap seconds, repeated names deeper down) goes 
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from ingestd import oddities
 from ingestd.errors import Rejection, StorageError, invalid_event
+from ingestd.uuid7 import uuid7s
 
 Ack = Callable[["StorageError | None"], None]
 
@@ -338,21 +338,6 @@ def _place_first(message: str) -> str:
         "RFC3339 encoded datetime", "RFC 3339 date-time"
     )
     return f"{place.strip('`')}: {what[:1].lower()}{what[1:]}"
-
-
-def uuid7s(count: int, now_ms: int) -> list[str]:
-    """That many UUIDv7s (RFC 9562 §5.7) of this millisecond, from one call for random bytes."""
-    time_part = f"{now_ms:012x}"
-    head = f"{time_part[:8]}-{time_part[8:]}-7"
-    digits = os.urandom(10 * count).hex()
-    return [
-        f"{head}{digits[i : i + 3]}-{_VARIANT[digits[i + 3]]}{digits[i + 4 : i + 7]}-{digits[i + 7 : i + 19]}"
-        for i in range(0, 20 * count, 20)
-    ]
-
-
-# Two bits of a random hex digit replaced by the variant 0b10 (RFC 9562 §4.1).
-_VARIANT: Final = {f"{digit:x}": "89ab"[digit % 4] for digit in range(16)}
 
 
 def rfc3339_ms(ms: int) -> bytes:

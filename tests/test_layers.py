@@ -17,7 +17,7 @@ LAYERS = [
     {"http", "storage"},
     {"ring", "ratelimit"},
     {"events", "keys", "config"},
-    {"oddities"},
+    {"oddities", "uuid7"},
     {"metrics", "errors"},
 ]
 LEVELS = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
