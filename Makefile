@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # How long each of the two targets is fuzzed.
 FUZZ_SECONDS ?= 60
+# Of the fuzzer's random numbers; 0: another one each time. CI names one, so that it fails for a change, not by chance.
+FUZZ_SEED ?= 0
 
 .PHONY: help serve test check lint types docs bench fuzz clean
 
@@ -40,9 +42,9 @@ bench: .venv/dev.stamp
 fuzz: .venv/fuzz.stamp
 	@mkdir -p fuzz/corpus/protocol fuzz/corpus/inflate fuzz/findings
 	$(BIN)/python -m fuzz protocol fuzz/corpus/protocol fuzz/seeds/protocol -max_total_time=$(FUZZ_SECONDS) \
-		-max_len=4096 -dict=fuzz/http.dict -artifact_prefix=fuzz/findings/ -verbosity=0 -print_final_stats=1
+		-seed=$(FUZZ_SEED) -max_len=4096 -dict=fuzz/http.dict -artifact_prefix=fuzz/findings/ -verbosity=0 -print_final_stats=1
 	$(BIN)/python -m fuzz inflate fuzz/corpus/inflate fuzz/seeds/inflate -max_total_time=$(FUZZ_SECONDS) \
-		-max_len=4096 -artifact_prefix=fuzz/findings/ -verbosity=0 -print_final_stats=1
+		-seed=$(FUZZ_SEED) -max_len=4096 -artifact_prefix=fuzz/findings/ -verbosity=0 -print_final_stats=1
 
 clean:
 	rm -rf fuzz/corpus
