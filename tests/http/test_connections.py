@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import random
 
 import pytest
@@ -124,6 +125,31 @@ def test_a_connection_is_kept_as_the_client_asks(
     assert len(wire.answers()) == 1 + is_kept
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("is_repeat", [False, True])
+def test_at_ack_level_memory_a_bulk_request_that_ends_its_connection_is_answered_and_published(
+    version: str, is_repeat: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = Site(ack="memory")
+    wire = Wire(site)
+    if is_repeat:
+        wire.feed(post(encoded([event("kept")]), "/v1/bulk-track") * 2)
+    wire.feed(
+        post(encoded([event("a"), event("b")]), "/v1/bulk-track", ["Connection: close"], version=version)
+    )
+    last = wire.answers()[-1]
+    assert (last.status, last.json["messageIds"]) == (200, ["a", "b"])
+    assert last.headers["Connection"] == "close"
+    assert wire.is_ended()
+    assert not site.ring.is_gathering
+    site.commit()
+    assert [stored["messageId"] for stored in site.stored] == ["kept"] * 2 * is_repeat + ["a", "b"]
+    assert caplog.records == []
+    assert site.inflight_bytes == 0
+    wire.half_close()
+    assert wire.is_closed()
+
+
 def test_what_follows_connection_close_is_not_a_request() -> None:
     wire = Wire()
     closing = post(encoded(event("last")), headers=["Connection: close"])
@@ -149,6 +175,20 @@ def test_a_head_that_arrives_with_the_end_of_a_large_body_is_not_too_large() -> 
     wire.feed(small[40:])
     wire.site.commit()
     assert ids(wire) == ["large", "small"]
+
+
+@pytest.mark.parametrize("sent_before", [0, 2])
+@pytest.mark.parametrize("begun", [1, 8, 40])
+def test_the_body_before_a_head_does_not_count_into_the_head(sent_before: int, begun: int) -> None:
+    """A body on one line, longer than a head may be, and in the same read the first bytes of the next."""
+    wire = Wire()
+    large = post(json.dumps(event("large", pad="x" * 20_000), separators=(",", ":")).encode())
+    assert len(large) > wire.site.settings.header_bytes_max
+    wire.feed(numbered(range(sent_before)))
+    small = post(encoded(event("small")), headers=["X-Other: head"])
+    wire.feed(b"", [large + small[:begun], small[begun:]])
+    wire.site.commit()
+    assert ids(wire) == [*map(str, range(sent_before)), "large", "small"]
 
 
 # -- clients that go away ---------------------------------------------------------------------
@@ -211,6 +251,21 @@ def test_a_drain_closes_idle_connections_and_answers_the_busy_ones() -> None:
     assert (ids(waiting), ids(sending)) == (["waiting"], ["sending"])
     assert (waiting.is_ended(), sending.is_ended()) == (True, True)
     assert sending.answer().headers["Connection"] == "close"
+
+
+def test_a_connection_accepted_during_the_drain_is_closed_at_once() -> None:
+    """One that was in the backlog when the stop began: it would hold the stop up."""
+    site = Site()
+    busy = Wire(site)
+    busy.feed(numbered(range(1)))
+    site.drain()
+    late = Wire(site)
+    assert late.is_closed()
+    assert late.transport.received == b""
+    late.feed(numbered(range(1, 2)))
+    site.commit()
+    assert [stored["messageId"] for stored in site.stored] == ids(busy) == ["0"]
+    assert not late.transport.received
 
 
 def test_a_server_that_drains_is_alive_and_not_ready() -> None:
