@@ -249,6 +249,22 @@ def test_an_error_that_is_not_read_does_not_hold_the_connection() -> None:
     assert wire.is_closed()
 
 
+def test_a_half_closed_client_that_never_reads_its_answer_is_aborted() -> None:
+    """The answer is small, so nothing tells the server that it is not read but a close that never ends."""
+    wire = Wire()
+    wire.feed(REQUEST)
+    wire.half_close()
+    wire.stop_reading()
+    wire.site.commit()
+    assert wire.is_ended()
+    wire.site.tick(WRITE_S - 0.1)
+    assert not wire.is_closed()
+    wire.site.tick(0.2)
+    assert wire.transport.aborted
+    assert wire.is_closed()
+    assert wire.site.hub.connections == set()
+
+
 # -- after the last answer --------------------------------------------------------------------
 
 LAST: dict[str, Callable[[], bytes]] = {
