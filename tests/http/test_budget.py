@@ -165,6 +165,45 @@ def test_who_waits_too_long_for_room_is_answered_429_with_retry_after() -> None:
     assert site.inflight_bytes == 0
 
 
+def test_a_large_body_that_waited_with_a_part_received_holds_its_length_and_no_more() -> None:
+    site, filling = crowded()
+    waiting, body = Wire(site), body_of("waiting", 1200)
+    held = site.inflight_bytes
+    waiting.feed(post(body)[: -len(body) + 100 * KIB])
+    assert not waiting.transport.is_reading()
+    assert site.inflight_bytes == held + 100 * KIB
+    filling.finish()
+    assert site.inflight_bytes == len(body)
+    for at in range(100 * KIB, 1200 * KIB, 100 * KIB):
+        waiting.feed(body[at : at + 100 * KIB])
+        assert site.inflight_bytes == len(body)
+    waiting.feed(body[1200 * KIB :])
+    site.commit()
+    assert waiting.answer().json["messageId"] == "waiting"
+    assert site.inflight_bytes == 0
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(13, 200), (15, 408)])
+def test_the_time_spent_waiting_for_room_does_not_count_into_the_time_of_the_request(
+    seconds: int, status: int
+) -> None:
+    site = Site(inflight_bytes_max=BUDGET, request_timeout_s=20, room_timeout_s=40)
+    waiting, request = Wire(site), post(body_of("waiting", 1200))
+    waiting.feed(request[:10])
+    site.tick(6)
+    filling = Upload(site, "filling", 3200)
+    waiting.feed(request[10:1000])
+    assert not waiting.transport.is_reading()
+    site.tick(18)
+    filling.finish()
+    assert waiting.transport.is_reading()
+    site.tick(seconds)
+    waiting.feed(request[1000:])
+    site.commit()
+    assert waiting.answer().status == status
+    assert site.inflight_bytes == 0
+
+
 @pytest.mark.parametrize("is_gzip", [False, True])
 def test_a_body_of_unknown_size_is_no_longer_read_when_the_room_is_used_up(is_gzip: bool) -> None:
     site, filling = crowded()
