@@ -87,6 +87,8 @@ def test_at_ack_level_memory_a_failed_commit_is_not_answered_a_second_time() -> 
 
 # -- 400 --------------------------------------------------------------------------------------
 
+NUMBER_OUT_OF_RANGE = encoded(event()).replace(b'"basic"', b"1e999")
+TOO_DEEP = encoded(event()).replace(b'"basic"', b"[" * 101 + b"]" * 101)
 BAD_BODIES = [
     ("/v1/track", b"", "invalid_json", ""),
     ("/v1/track", b"{", "invalid_json", ""),
@@ -99,6 +101,10 @@ BAD_BODIES = [
     ("/v1/bulk-track", encoded([event(), 7]), "invalid_event", "$[1]: "),
     ("/v1/bulk-track", encoded([event()] * 3 + [event(timestamp="x")]), "invalid_event", "$[3].timestamp: "),
     ("/v1/bulk-track", encoded([event()] * 2 + [event(properties=[])]), "invalid_event", "$[2].properties: "),
+    ("/v1/track", NUMBER_OUT_OF_RANGE, "number_out_of_range", "$: "),
+    ("/v1/track", TOO_DEEP, "too_deep", "$: "),
+    ("/v1/bulk-track", b"[%b,%b]" % (encoded(event()), NUMBER_OUT_OF_RANGE), "number_out_of_range", "$[1]: "),
+    ("/v1/bulk-track", b"[%b,%b]" % (encoded(event()), TOO_DEEP), "too_deep", "$[1]: "),
 ]
 
 
