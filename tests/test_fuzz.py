@@ -98,6 +98,13 @@ def test_the_refusal_of_a_head_has_no_body_however_it_is_cut() -> None:
     assert outcome([stream]) == outcome(bytewise(stream))
 
 
+def test_the_refusal_of_a_post_has_its_body_although_a_head_follows() -> None:
+    refused = head("POST /v1/track HTTP/1.1", [f"Content-Length: {len(BODY)}"], auth=False) + BODY
+    stream = refused + head("HEAD /healthz HTTP/1.1")
+    assert outcome([stream]) == outcome(bytewise(stream))
+    assert outcome([stream]).answers[0][1] != b""
+
+
 each_inflater = pytest.mark.parametrize(
     "inflater",
     [ZLIB, ISAL],

@@ -66,7 +66,9 @@ class RequestReader:
     @property
     def is_head(self) -> bool:
         """True if the request is known to be a HEAD, whose answer has no body."""
-        return self._head is not None and (self._head.method == b"HEAD" or self._fed.is_head())
+        head = self._head
+        # The method is handed over with the target, which may be what is refused.
+        return head is not None and (head.method == b"HEAD" if head.method else self._fed.is_head())
 
     def feed(self, data: bytes) -> bytes:
         """Read on; returns what was not looked at because the connection takes no more requests."""
