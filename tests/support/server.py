@@ -174,6 +174,8 @@ class Server:
     """One `ingestd serve` on a data directory; with `with`, its process never outlives the block."""
 
     STOP = signal.SIGTERM
+    BEFORE: tuple[str, ...] = ()
+    """Put before the command: a program that becomes it by exec, so that the process stays the same."""
 
     def __init__(self, folder: Path, *flags: str, **settings: str | int | float) -> None:
         """`settings` go through the environment: `segment_age_max_s=0.2` is INGESTD_SEGMENT_AGE_MAX_S."""
@@ -193,7 +195,7 @@ class Server:
         self._starts += 1
         with self._log_path.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ingestd", "serve", *self._flags],
+                [*self.BEFORE, sys.executable, "-m", "ingestd", "serve", *self._flags],
                 cwd=self.folder,
                 env=clean_environ(self._settings),
                 stdin=subprocess.DEVNULL,
