@@ -134,7 +134,7 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _key(args: argparse.Namespace) -> int:
-    disk, data_dir = Disk(), Path(_settings(args, "data_dir").data_dir)
+    disk, data_dir = Disk(), Path(_settings(args, "data_dir", config_file=args.config).data_dir)
     if args.action == "add":
         print(keyfile.add(disk, data_dir, args.name))
     elif args.action == "revoke":

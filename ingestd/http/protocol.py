@@ -70,6 +70,8 @@ class Connection(asyncio.Protocol):
             self._close()
         elif len(hub.connections) > hub.settings.connections_max:
             self.refuse(Rejection(503, "too_many_connections", "Service unavailable.", "try again later"))
+            # It has not asked for anything yet, and a file that it holds may be one that storage lacks.
+            self._close()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.go(lifecycle.END)

@@ -23,19 +23,7 @@ class Limited(Server):
     BEFORE = ("sh", "-c", f'ulimit -n {FILES} && exec "$@"', "sh")
 
 
-@pytest.mark.parametrize(
-    "is_open",
-    [
-        True,
-        pytest.param(
-            False,
-            marks=pytest.mark.xfail(
-                strict=True, reason="connections that are refused keep their files while they drain"
-            ),
-        ),
-    ],
-    ids=["open segment", "new segment"],
-)
+@pytest.mark.parametrize("is_open", [True, False], ids=["open segment", "new segment"])
 def test_a_crowd_of_idle_connections_does_not_take_the_files_that_storage_needs(
     tmp_path: Path, is_open: bool
 ) -> None:
