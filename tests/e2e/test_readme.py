@@ -143,7 +143,14 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{name}.md" for name in ("architecture", "connection", "security")),
+]
+
+
+@pytest.mark.parametrize("page", [*PAGES, "bench/README.md", "fuzz/README.md"])
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
