@@ -61,7 +61,10 @@ class LooseEvent(_Named, gc=False, kw_only=True):
 
 
 class Batch:
-    """The events of one request on their way to disk; `ack` is called once, on the loop."""
+    """The events of one request, or of small ones validated together, on their way to disk.
+
+    `ack` is called once, on the loop.
+    """
 
     __slots__ = ("ack", "events", "lines", "message_ids", "received_ms")
 
