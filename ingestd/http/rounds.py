@@ -90,9 +90,9 @@ class Rounds:
                 continue
             try:
                 self._push(exchanges, batch)
-            except Rejection as e:
+            except Exception as e:
                 for exchange in exchanges:
-                    exchange.reject(e)
+                    exchange.fail(e)
                     exchange.answerer.flush()
 
     def _alone(self, exchange: Exchange, stamper: Stamper, body: bytes) -> None:
