@@ -44,13 +44,11 @@ class Exchange(Struct, gc=False, eq=False):
 
     def accept_one(self, message_id: str) -> None:
         """The same for one event."""
-        line = self.call.keep_alive_line if self.keep_alive and self.call is not None else responses.CLOSE
-        self.answer = responses.stored_one(message_id, line)
+        self.answer = responses.stored_one(message_id, self._line())
 
     def reject(self, rejection: Rejection) -> None:
         """The answer is an error."""
-        is_head = self.call is not None and self.call.is_head
-        self.answer = responses.rejected(rejection, self._line(), is_head=is_head)
+        self.answer = responses.rejected(rejection, self._line(), is_head=self._is_head())
 
     def fail(self, error: Exception) -> None:
         """The answer is the Rejection, or for a bug 500; after a bug the connection is not trusted."""
@@ -62,8 +60,10 @@ class Exchange(Struct, gc=False, eq=False):
 
     def confirm(self) -> None:
         """The answer is that all is well: /healthz, /readyz."""
-        is_head = self.call is not None and self.call.is_head
-        self.answer = responses.probe(200, b'{"status":"ok"}', self._line(), is_head=is_head)
+        self.answer = responses.probe(200, b'{"status":"ok"}', self._line(), is_head=self._is_head())
+
+    def _is_head(self) -> bool:
+        return self.call is not None and self.call.is_head
 
     def _line(self) -> bytes:
         return self.call.keep_alive_line if self.keep_alive and self.call is not None else responses.CLOSE
