@@ -35,7 +35,7 @@ class RequestReader:
 
     __slots__ = (
         "_authorization", "_body", "_call", "_connection", "_fed", "_framed_bytes", "_generation", "_head",
-        "_hub", "_left_bytes", "_parser", "_repeat", "_repeats_tried", "_stamper",
+        "_hub", "_is_spent", "_left_bytes", "_parser", "_repeat", "_repeats_tried", "_stamper",
         "continue_due", "wanted_bytes",
     )  # fmt: skip
 
@@ -44,6 +44,8 @@ class RequestReader:
         self._hub = hub
         self._connection = connection
         self._parser: Any = None
+        self._is_spent = False
+        """The parser reads no more requests, though more may come."""
         # The last Authorization header and what it was good for, until the keys change.
         self._authorization = b""
         self._generation = -1
@@ -76,9 +78,8 @@ class RequestReader:
             data = self._read_body(data)
         if self._repeat is not None and self._connection.state is IDLE:
             data = self._read_repeats(data, self._repeat)
-        if data and self._connection.state in READING:
-            self._parse(data)
-            return b""
+        while data and self._connection.state in READING:
+            data = self._parse(data)
         return data
 
     def forget_repeat(self) -> None:
@@ -141,7 +142,8 @@ class RequestReader:
             self._connection.refuse(e)
         return data[len(piece) :]
 
-    def _parse(self, data: bytes) -> None:
+    def _parse(self, data: bytes) -> bytes:
+        """Feed the parser; returns what it has left for another one."""
         parser = self._parser
         if parser is None:
             parser = self._parser = httptools.HttpRequestParser(self)
@@ -164,9 +166,16 @@ class RequestReader:
         except Rejection as e:
             self._connection.refuse(e)
         except httptools.HttpParserError as e:
-            self._connection.refuse(guards.unreadable(e))
+            if not self._is_spent:
+                self._connection.refuse(guards.unreadable(e))
+        rest = b""
+        if self._is_spent:
+            rest = self._fed.rest()
+            self._parser = None
+            self._is_spent = False
         if self._connection.state is not HEAD:
             self._fed.forget()
+        return rest
 
     def _left_of_body(self) -> int | None:
         """Bytes until the next request; None if that is not known, in a chunked body."""
@@ -235,9 +244,9 @@ class RequestReader:
         self._feed(data)
 
     def on_message_complete(self) -> None:
-        if self._call is not None and not self._parser.should_keep_alive():
-            # The parser takes Connection in a trailer for one of the head, and reads no further.
-            self._call.keep_alive = False
+        if self._call is not None and self._call.keep_alive and not self._parser.should_keep_alive():
+            # It takes Connection in a trailer for one of the head.
+            self._is_spent = True
         self._finish_body()
 
     def _authorized(self, authorization: bytes) -> Stamper:

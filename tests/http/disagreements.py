@@ -122,9 +122,6 @@ ENDS: Final = {
     "RFC 9112 §9.6: a server may always close; llhttp takes Proxy-Connection for Connection.": (
         "Proxy-Connection: close",
     ),
-    "RFC 9112 §9.6: likewise; llhttp takes Connection in a trailer for one of the head.": (
-        "trailer with the name of Connection",
-    ),
 }
 """The reason → requests that both read alike, but one goes on with the connection and one does not."""
 

@@ -143,9 +143,7 @@ def test_after_every_request_that_is_read_the_next_one_is_read_as_itself() -> No
 
 
 def test_all_good_requests_in_one_stream_are_read_as_each_alone() -> None:
-    # A test of its own says what a Connection field in a trailer does.
-    good = [raw for name, raw in READ.items() if name != "trailer with the name of Connection"]
-    alone = [(raw, reading) for raw in good if (reading := ours([raw])).keeps == [True]]
+    alone = [(raw, reading) for raw in READ.values() if (reading := ours([raw])).keeps == [True]]
     stream = b"".join(raw for raw, _ in alone)
     mine = ours([stream])
     assert mine.refused is None
@@ -167,13 +165,6 @@ def test_a_request_line_after_chunks_is_judged_by_itself(line: bytes) -> None:
     bad = line + AFTER.partition(b"\r\n")[2]
     chunked = post_chunked(encoded(event("before")), "/v1/track?first")
     assert ours([chunked + bad + AFTER]).requests == [READ_BEFORE]
-
-
-def test_a_trailer_that_ends_the_connection_ends_it_after_the_answer() -> None:
-    mine = ours([post_chunked(BODY, trailers=["Connection: close"]) + AFTER])
-    assert len(mine.requests) == 1
-    assert mine.keeps == [False]
-    assert mine.refused is None
 
 
 # -- mutations ----------------------------------------------------------------------------------
