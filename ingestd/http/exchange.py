@@ -25,6 +25,9 @@ class Answerer(Protocol):
     def flush(self) -> None:
         """Some exchange has got its answer."""
 
+    def end_after(self, exchange: Exchange) -> None:
+        """The answer of this exchange will be the last one."""
+
 
 class Exchange(Struct, gc=False, eq=False):
     """One request; `answer` is None until it is known. A Struct, for it is made for every request."""
@@ -34,6 +37,7 @@ class Exchange(Struct, gc=False, eq=False):
     """None for a request that did not become one."""
     keep_alive: bool
     answer: bytes | None = None
+    """Nothing (b"") if a request before it has ended the connection: then it must not be stored."""
 
     def accept(self, message_ids: list[str]) -> None:
         """The answer is 200 with these ids."""
@@ -47,14 +51,15 @@ class Exchange(Struct, gc=False, eq=False):
         self.answer = responses.stored_one(message_id, self._line())
 
     def reject(self, rejection: Rejection) -> None:
-        """The answer is an error."""
-        self.answer = responses.rejected(rejection, self._line(), is_head=self._is_head())
+        """The answer is an error, and the last one: what follows an error is not read as a request."""
+        self.keep_alive = False
+        self.answer = responses.rejected(rejection, responses.CLOSE, is_head=self._is_head())
+        self.answerer.end_after(self)
 
     def fail(self, error: Exception) -> None:
-        """The answer is the Rejection, or for a bug 500; after a bug the connection is not trusted."""
+        """The answer is the Rejection, or for a bug 500."""
         if not isinstance(error, Rejection):
             log.error("bug while serving a request", exc_info=error)
-            self.keep_alive = False
             error = internal("bug")
         self.reject(error)
 

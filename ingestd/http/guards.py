@@ -206,6 +206,11 @@ def bad_request_line() -> Rejection:
     return Rejection(400, "bad_request_line", _BAD, "send METHOD SP target SP HTTP/1.1")
 
 
+def after_close() -> Rejection:
+    """400 for bytes after the last request; the connection has its last answer, so nobody sees it."""
+    return Rejection(400, "after_close", _BAD, "bytes after the last request")
+
+
 def unreadable(reason: object) -> Rejection:
     """400 for what the parser refuses."""
     return Rejection(400, "bad_request", _BAD, f"not HTTP as it should be: {reason}")

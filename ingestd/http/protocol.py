@@ -229,13 +229,11 @@ class Connection(asyncio.Protocol):
             exchange.fail(e)
         if charged_bytes:
             hub.budget.give(charged_bytes)
-        if self.state not in READING:
-            # The answer has gone out already, as the last one.
-            return
-        if not exchange.keep_alive:
-            self.go(lifecycle.LAST)
-        elif self.state is not IDLE:
-            self.go(lifecycle.COMPLETE)
+        if self.state in READING:
+            if not exchange.keep_alive:
+                self.go(lifecycle.LAST)
+            elif self.state is not IDLE:
+                self.go(lifecycle.COMPLETE)
         if exchange.answer is not None or not self._exchanges:
             self.flush()
         if self.jobs or self._reading_paused or len(self._exchanges) >= hub.settings.pipeline_max:
@@ -273,7 +271,7 @@ class Connection(asyncio.Protocol):
     def _work(self) -> None:
         """One slice of the first job; the loop serves others between two slices."""
         exchange, slices, charged_bytes = self.jobs[0]
-        if self.state is not CLOSED:
+        if self.state is not CLOSED and exchange.answer is None:
             try:
                 batch = next(slices, None)
                 if batch is None:
@@ -314,6 +312,19 @@ class Connection(asyncio.Protocol):
         elif self.state is BODY and self._reader.continue_due:
             self._reader.continue_due = False
             self._transport.write(responses.CONTINUE)
+
+    def end_after(self, exchange: Exchange) -> None:
+        """Forget what was read after this exchange, and read no more requests."""
+        if exchange not in self._exchanges:
+            return
+        after = self._exchanges.index(exchange) + 1
+        for later in self._exchanges[after:]:
+            later.answer = b""
+        del self._exchanges[after:]
+        self._reader.end()
+        if self.state in READING:
+            self.go(lifecycle.LAST)
+        self.regulate_reading()
 
     def _finish(self) -> None:
         """The last answer is written: say so, and give the client time to read it."""

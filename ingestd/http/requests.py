@@ -200,7 +200,7 @@ class RequestReader:
 
     def on_message_begin(self) -> None:
         if self._connection.state is not IDLE:
-            raise Rejection(400, "after_close", "Bad request.", "bytes after the last request")
+            raise guards.after_close()
         self._connection.go(lifecycle.BEGIN)
         self._head = guards.Head()
 
@@ -256,6 +256,10 @@ class RequestReader:
             self._authorization,
             self._generation,
         ):
+            # What came with another key is stored before it.
+            hub.rounds.validate()
+            if self._connection.state is not HEAD:
+                raise guards.after_close()
             self._stamper = hub.authorize(authorization)
             self._authorization = authorization
             self._generation = hub.keyring.generation
@@ -332,7 +336,7 @@ class RequestReader:
         try:
             whole: bytes | bytearray | Rejection = body.finish()
         except Rejection as e:
-            # The request has been read to its end, so the connection is none the worse.
+            # Answered like an error about its events, for it has been read to its end as well.
             whole = e.with_traceback(None)
         charged, body.charged_bytes = body.charged_bytes, 0
         self.forget_body()

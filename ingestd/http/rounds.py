@@ -68,10 +68,11 @@ class Rounds:
 
     def push(self, exchange: Exchange, batch: Batch) -> None:
         """A batch that is validated already. Raises Rejection (429) if the ring is full."""
-        # What came before it must be stored before it.
+        # What came before it must be stored before it, or end its connection.
         self.validate()
-        self.begin()
-        self._push([exchange], batch)
+        if exchange.answer is None:
+            self.begin()
+            self._push([exchange], batch)
 
     def validate(self) -> None:
         """Make batches of the bodies that wait, and push them."""
@@ -96,6 +97,8 @@ class Rounds:
                     exchange.answerer.flush()
 
     def _alone(self, exchange: Exchange, stamper: Stamper, body: bytes) -> None:
+        if exchange.answer is not None:
+            return
         try:
             self._push([exchange], stamper.batch(body, ONE))
         except Exception as e:
