@@ -82,6 +82,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A segment is sealed when it is this old, so that readers see data soon."""
     commit_bytes_max: FrameBytes = 8 * 1024 * 1024
     """Lines that go into one frame; a larger batch makes a frame of its own."""
+    disk_reserve_bytes: Annotated[int, Meta(ge=0)] = 256 * 1024 * 1024
+    """Requests get 429 while less than this is free: room for what was accepted, and for sealing it."""
+    retain_age_s: Annotated[float, Meta(ge=0)] = 0
+    """Sealed segments that were written longer ago are deleted; 0: none are."""
+    retain_bytes: Annotated[int, Meta(ge=0)] = 0
+    """The oldest sealed segments are deleted while all together are larger than this; 0: none are."""
     zstd_level: Annotated[int, Meta(ge=-7, le=19)] = 1
     """Measured on frames of 60 small events: level 3 takes 1.3x the CPU of level 1 and saves nothing;
     on frames of 16 large ones it saves 3 %."""

@@ -6,6 +6,8 @@ one exists, the place. A `StorageError` is ours: nothing of the request counts a
 
 from __future__ import annotations
 
+import logging
+
 INVALID_EVENT = "Invalid event format."
 UNAUTHORIZED = "Unauthorized"
 TOO_LARGE = "Payload exceeds maximum allowed size (10MB)."
@@ -60,6 +62,11 @@ def overloaded(detail: str, retry_after_s: int) -> Rejection:
     return Rejection(429, "overloaded", RATE_LIMITED, detail, b"Retry-After: %d\r\n" % max(1, retry_after_s))
 
 
+def no_room(detail: str, retry_after_s: int) -> Rejection:
+    """429 while the disk is nearly full: what was accepted must still fit on it."""
+    return Rejection(429, "disk_full", RATE_LIMITED, detail, b"Retry-After: %d\r\n" % max(1, retry_after_s))
+
+
 def internal(code: str, detail: str | None = None) -> Rejection:
     """500: storage failed, or a bug; the client may send the same again."""
     return Rejection(500, code, INTERNAL, detail)
@@ -67,6 +74,14 @@ def internal(code: str, detail: str | None = None) -> Rejection:
 
 class StorageError(Exception):
     """The disk refused: the waiting batches are answered with 500 and count as not stored."""
+
+
+def as_storage_error(error: Exception) -> StorageError:
+    """The disk's own errors as they are; a bug, with a traceback in the log, as one of them."""
+    if isinstance(error, StorageError):
+        return error
+    logging.getLogger("ingestd").error("unexpected error", exc_info=error)
+    return StorageError(f"{type(error).__name__}: {error}")
 
 
 class UsageError(Exception):

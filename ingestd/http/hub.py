@@ -43,6 +43,8 @@ class Hub:
         self.connections: set[Connection] = set()
         self.budget = Budget(settings.inflight_bytes_max)
         self.is_draining = False
+        self.no_room: Rejection | None = None
+        """How events are refused before their body is read, while the disk is nearly full."""
         self.defer = defer
         self.rounds = Rounds(
             ring,

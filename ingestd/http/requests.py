@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 import httptools
 
 from ingestd.errors import Rejection, too_large
-from ingestd.events import ONE, Stamper
+from ingestd.events import ONE
 from ingestd.http import guards, lifecycle
+from ingestd.http.authorization import Authorization
 from ingestd.http.body import Body
 from ingestd.http.budget import SMALL_BYTES_MAX
 from ingestd.http.calls import Call, Repeat
@@ -34,8 +35,8 @@ class RequestReader:
     """Reads one connection's requests, one after the other."""
 
     __slots__ = (
-        "_authorization", "_body", "_call", "_connection", "_fed", "_framed_bytes", "_generation", "_head",
-        "_hub", "_is_spent", "_left_bytes", "_parser", "_repeat", "_repeats_tried", "_stamper",
+        "_authorization", "_body", "_call", "_connection", "_fed", "_framed_bytes", "_head",
+        "_hub", "_is_spent", "_left_bytes", "_parser", "_repeat", "_repeats_tried",
         "continue_due", "wanted_bytes",
     )  # fmt: skip
 
@@ -46,10 +47,7 @@ class RequestReader:
         self._parser: Any = None
         self._is_spent = False
         """The parser reads no more requests, though more may come."""
-        # The last Authorization header and what it was good for, until the keys change.
-        self._authorization = b""
-        self._generation = -1
-        self._stamper: Stamper | None = None
+        self._authorization = Authorization(hub)
         # The head that this client repeats, and how often one was looked for.
         self._repeat: Repeat | None = None
         self._repeats_tried = 0
@@ -94,7 +92,13 @@ class RequestReader:
     def _read_repeats(self, data: bytes, repeat: Repeat) -> bytes:
         """Take the requests at the front of `data` whose head is the known one; returns the rest."""
         connection, call = self._connection, repeat.call
-        if repeat.generation != self._hub.keyring.generation:
+        hub = self._hub
+        if (
+            repeat.generation != hub.keyring.generation
+            or call.stamper is not self._authorization.last
+            or hub.no_room is not None
+        ):
+            # The keys have changed, the client has gone on with another one, or all is refused.
             self._repeat = None
             return data
         at, size = 0, len(data)
@@ -230,7 +234,12 @@ class RequestReader:
         raw = self._fed.head(head)
         self._call = call = Call(head, keep_alive=parser.should_keep_alive() and not head.says_close)
         if call.form is not None:
-            call.stamper = self._authorized(head.headers.get(b"authorization", b""))
+            call.stamper = self._authorization.stamper(head.headers.get(b"authorization", b""))
+            if self._connection.state is not HEAD:
+                raise guards.after_close()
+            if hub.no_room is not None:
+                # Raised for every request, and an exception keeps what it has passed.
+                raise hub.no_room.with_traceback(None)
             limit = hub.settings.body_bytes_max
             if (call.length or 0) > (compressed_bytes_max(limit) if call.is_gzip else limit):
                 raise too_large(limit)
@@ -248,22 +257,6 @@ class RequestReader:
             # It takes Connection in a trailer for one of the head.
             self._is_spent = True
         self._finish_body()
-
-    def _authorized(self, authorization: bytes) -> Stamper:
-        """The Stamper of this key. Raises Rejection (401)."""
-        hub = self._hub
-        if self._stamper is None or (authorization, hub.keyring.generation) != (
-            self._authorization,
-            self._generation,
-        ):
-            # What came with another key is stored before it.
-            hub.rounds.validate()
-            if self._connection.state is not HEAD:
-                raise guards.after_close()
-            self._stamper = hub.authorize(authorization)
-            self._authorization = authorization
-            self._generation = hub.keyring.generation
-        return self._stamper
 
     def _learn(self, raw: bytes, head: guards.Head, call: Call) -> None:
         """Remember this head, unless this client has shown that its heads do not repeat."""

@@ -51,6 +51,10 @@ class Rounds:
         self._count = 0
         self._count_before = 0
         self._ends_at = 0.0
+        self.events_received = 0
+        """Valid ones; what is invalid is not counted, for nobody knows how many events it is."""
+        self.events_refused = 0
+        """Of these: because the ring was full."""
 
     def add(self, exchange: Exchange, stamper: Stamper, body: bytes) -> None:
         """A small one-event body; the exchange is answered later, whatever becomes of it."""
@@ -77,7 +81,8 @@ class Rounds:
     def validate(self) -> None:
         """Make batches of the bodies that wait, and push them."""
         groups, self._groups = self._groups, {}
-        for stamper, (exchanges, bodies) in groups.items():
+        for stamper, group in groups.items():
+            exchanges, bodies = _still_asked(group)
             batch = None
             if len(bodies) > 1:
                 try:
@@ -124,7 +129,9 @@ class Rounds:
                 exchange.answerer.flush()
 
         batch.ack = _nobody_waits if self._acks_on_push else acknowledge
+        self.events_received += batch.events
         if not self._ring.push(batch):
+            self.events_refused += batch.events
             raise self._overloaded("the write queue is full")
         if self._acks_on_push:
             acknowledge(None)
@@ -147,6 +154,16 @@ class Rounds:
                 self.validate()
             finally:
                 self._ring.publish()
+
+
+def _still_asked(group: _Group) -> _Group:
+    """Without the requests whose connection has ended with an error before them."""
+    exchanges, bodies = group
+    if not any(exchange.answer is not None for exchange in exchanges):
+        return group
+    pairs = zip(exchanges, bodies, strict=True)
+    kept = [(exchange, body) for exchange, body in pairs if exchange.answer is None]
+    return [exchange for exchange, _ in kept], [body for _, body in kept]
 
 
 def _nobody_waits(_error: StorageError | None) -> None:

@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 import stat
+import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ import uvloop
 
 from ingestd import __version__
 from ingestd.config import Settings
-from ingestd.errors import StorageError, UsageError
+from ingestd.errors import StorageError, UsageError, no_room
 from ingestd.events import Batch
 from ingestd.http.hub import Hub
 from ingestd.http.protocol import Connection
@@ -32,12 +33,15 @@ from ingestd.service import keyfile, memory
 from ingestd.storage import recovery
 from ingestd.storage.disk import Disk
 from ingestd.storage.flusher import Flusher
+from ingestd.storage.sealer import Sealer
 from ingestd.storage.segment import open_directory
 
 log = logging.getLogger("ingestd.worker")
 
 _TICK_S = 0.25
 _KEYS_TICKS = 4
+_STUCK_S = 5.0
+"""No disk that works takes so long for one commit."""
 _FILES_KEPT_BACK = 64
 _BACKLOG = 4096
 _STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -60,9 +64,12 @@ def serve(settings: Settings) -> int:
     lock = disk.lock(data_dir / "lock")
     try:
         disk.make_directory(open_directory(data_dir))
+        sealer = Sealer(settings, disk)
         for recovered in recovery.recover_all(disk, data_dir):
             log.warning("recovery: %s", recovered)
-        return uvloop.run(_Worker(settings, disk).run(early))
+            if recovered.is_left:
+                sealer.take_abandoned(recovered.path)
+        return uvloop.run(_Worker(settings, disk, sealer).run(early))
     finally:
         # The process's number may be another's soon.
         with suppress(StorageError):
@@ -82,12 +89,13 @@ def _within_file_limit(settings: Settings) -> Settings:
 
 
 class _Worker:
-    def __init__(self, settings: Settings, disk: Disk) -> None:
+    def __init__(self, settings: Settings, disk: Disk, sealer: Sealer) -> None:
         self._settings = settings
         self._disk = disk
         self._data_dir = Path(settings.data_dir)
         self._ring = Ring(settings.ring_batches_max, settings.ring_bytes_max)
-        self._flusher = Flusher(settings, disk, self._ring, self._acknowledge, socket.gethostname())
+        self._sealer = sealer
+        self._flusher = Flusher(settings, disk, self._ring, self._acknowledge, sealer, socket.gethostname())
         self._keyring = Keyring()
         self._keys_stamp: object = None
         self._stopping = asyncio.Event()
@@ -117,6 +125,9 @@ class _Worker:
         first_secret = keyfile.ensure_one(self._disk, self._data_dir)
         self._load_keys()
         memory.keep_freed_blocks()
+        self._sealer.room.look(self._loop.time())
+        self._heed_room()
+        self._sealer.start()
         self._flusher.start()
         # What lives now lives until the end; collecting it again and again costs time.
         gc.collect()
@@ -163,6 +174,7 @@ class _Worker:
             ticks += 1
             # Nothing may end this task: no deadline would pass any more, and no revoked key stop.
             try:
+                self._heed_room()
                 self._hub.tick()
             except Exception:
                 log.exception("bug while ending what is overdue")
@@ -189,6 +201,16 @@ class _Worker:
         if not len(self._keyring):
             log.warning("there are no keys, so every event gets 401; 'ingestd key add NAME' makes one")
 
+    def _heed_room(self) -> None:
+        """Refuse events while the disk is nearly full."""
+        room, hub = self._sealer.room, self._hub
+        problem = room.problem
+        if problem and hub.no_room is None:
+            log.error("events get 429: %s", problem)
+        elif not problem and hub.no_room is not None:
+            log.warning("there is room on the disk again, events are taken")
+        hub.no_room = no_room(problem, room.retry_after_s) if problem else None
+
     def _acknowledge(self, batches: list[Batch], error: StorageError | None) -> None:
         """On the flusher's thread: one hop to the loop for the whole commit.
 
@@ -209,9 +231,15 @@ class _Worker:
                 log.exception("bug while answering")
 
     def _not_ready(self) -> str:
-        if not self._flusher.alive:
+        flusher = self._flusher
+        since = flusher.committing_since
+        if not flusher.alive:
             return "the flusher has ended"
-        return f"storage fails: {self._flusher.error}" if self._flusher.error else ""
+        if flusher.error is not None:
+            return f"storage fails: {flusher.error}"
+        if since is not None and time.monotonic() - since > _STUCK_S:
+            return f"the disk has not taken a commit for {time.monotonic() - since:.0f} s"
+        return self._sealer.room.problem
 
     def _stop(self, number: int) -> None:
         if not self._stopping.is_set():
@@ -232,13 +260,21 @@ class _Worker:
             connection.abort()
         flusher.stop()
         await asyncio.to_thread(flusher.join)
+        await asyncio.to_thread(self._sealer.stop)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Say what became of every event that was received."""
+        flusher, rounds, sealer = self._flusher, self._hub.rounds, self._sealer
+        received, refused = rounds.events_received, rounds.events_refused
+        stored, failed = flusher.events_stored, flusher.events_failed
         log.info(
-            "stopped: %d events stored in %d commits, %d refused by storage, %d segments sealed",
-            flusher.events_stored,
-            flusher.commits,
-            flusher.events_failed,
-            flusher.segments_sealed,
+            "stopped: %d events received = %d stored + %d refused + %d failed, "
+            "%d commits, %d segments sealed",
+            *(received, stored, refused, failed, flusher.commits, sealer.segments_sealed),
         )
+        if received != stored + refused + failed:
+            log.error("%d events are not accounted for: this is a bug", received - stored - refused - failed)
 
 
 def parse_address(listen: str) -> tuple[str, int]:

@@ -222,6 +222,26 @@ class Disk:
                 with suppress(PermissionError):
                     os.fchown(fd, like.st_uid, like.st_gid)
 
+    def free(self, path: Path) -> tuple[int, int | None]:
+        """Bytes and files for which this process has room on the file system; None: no limit is told."""
+        with _naming("statvfs", path):
+            found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None
+
+    def size_and_time(self, path: Path) -> tuple[int, float] | None:
+        """The file's bytes and when it was last written, in seconds since 1970; None if it is gone."""
+        with _naming("stat", path):
+            try:
+                found = os.stat(path)
+            except FileNotFoundError:
+                return None
+        return found.st_size, found.st_mtime
+
+    def remove_directory(self, path: Path) -> None:
+        """Remove an empty directory."""
+        with _naming("rmdir", path):
+            os.rmdir(path)
+
     def stamp(self, path: Path) -> tuple[int, int, int] | None:
         """Something that changes when the file is replaced or written; None if it is not there."""
         try:

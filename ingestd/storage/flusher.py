@@ -16,16 +16,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ingestd.config import Settings
-from ingestd.errors import StorageError
+from ingestd.errors import StorageError, as_storage_error
 from ingestd.events import Batch
 from ingestd.ring import Ring
-from ingestd.storage import recovery
 from ingestd.storage.disk import Disk
+from ingestd.storage.sealer import Sealer
 from ingestd.storage.segment import OPEN_SUFFIX, Segment, new_name, open_directory, sealed_path
 
 log = logging.getLogger("ingestd.flusher")
 
 _PROBE_S = 1.0
+_COMMITS_MAX = 65_536
+"""Of one segment: its index is in memory until it is sealed, and is written in one piece."""
 
 Acknowledge = Callable[[list[Batch], StorageError | None], None]
 
@@ -34,28 +36,36 @@ class Flusher:
     """Owns the open segment of one worker. `acknowledge` is called on the flusher's thread."""
 
     def __init__(
-        self, settings: Settings, disk: Disk, ring: Ring, acknowledge: Acknowledge, node: str, worker: int = 0
+        self,
+        settings: Settings,
+        disk: Disk,
+        ring: Ring,
+        acknowledge: Acknowledge,
+        sealer: Sealer,
+        node: str,
+        worker: int = 0,
     ) -> None:
         self.commits = 0
         self.events_stored = 0
         self.events_failed = 0
-        self.segments_sealed = 0
         self.bytes_per_s = 0.0
         """Bytes of lines committed a second while busy, smoothed; 0 before the first commit."""
         self.error: StorageError | None = None
         """Why the last commit or probe failed; None while storage works."""
+        self.committing_since: float | None = None
+        """By the monotonic clock: when the commit began that is on its way to the disk now."""
         self._settings = settings
         self._data_dir = Path(settings.data_dir)
         self._disk = disk
         self._ring = ring
         self._acknowledge = acknowledge
+        self._sealer = sealer
         self._node = node
         self._worker = worker
         self._segment: Segment | None = None
         self._sequence = 0
         self._seal_at = 0.0
         self._probe_at = 0.0
-        self._stranded: list[Path] = []
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
 
@@ -88,9 +98,7 @@ class Flusher:
             batches = [] if gathering else self._ring.pop(self._settings.commit_bytes_max)
             if batches:
                 self._flush(batches)
-            if self._segment is not None and (
-                self._segment.size >= self._settings.segment_bytes_max or time.monotonic() >= self._seal_at
-            ):
+            if self._segment is not None and self._is_due(self._segment):
                 self._seal()
             if not batches:
                 if stopping:
@@ -100,6 +108,13 @@ class Flusher:
                 self._ring.wait(self._idle_s())
         self._seal()
 
+    def _is_due(self, segment: Segment) -> bool:
+        return (
+            segment.size >= self._settings.segment_bytes_max
+            or len(segment.chain.commits) >= _COMMITS_MAX
+            or time.monotonic() >= self._seal_at
+        )
+
     def _idle_s(self) -> float:
         """How long there is nothing to do if nothing is pushed."""
         if self._segment is None:
@@ -108,18 +123,19 @@ class Flusher:
 
     def _flush(self, batches: list[Batch]) -> None:
         """Commit the batches, or say why not; either way they leave the ring."""
-        started = time.perf_counter()
+        self.committing_since = started = time.monotonic()
         error: StorageError | None = None
         try:
             self._commit(batches)
         except Exception as e:
             # A bug must not end the thread: every waiting request would hang.
-            error = _as_storage_error(e)
+            error = as_storage_error(e)
+        self.committing_since = None
         events = sum([batch.events for batch in batches])
         if error is None:
             self.commits += 1
             self.events_stored += events
-            took = max(1e-6, time.perf_counter() - started)
+            took = max(1e-6, time.monotonic() - started)
             size = sum([len(batch.lines) for batch in batches])
             self.bytes_per_s = smoothed(self.bytes_per_s, size / took)
         else:
@@ -146,7 +162,7 @@ class Flusher:
             self._disk.replace_file(path, bytes(4096))
             self._disk.unlink(path)
         except Exception as e:
-            self._note(_as_storage_error(e))
+            self._note(as_storage_error(e))
         else:
             self._note(None)
 
@@ -182,51 +198,23 @@ class Flusher:
         segment = self._segment
         if segment is None:
             return
-        self._segment = None
         try:
-            path = segment.seal()
+            path = segment.finish()
         except Exception as e:
-            log.error("segment %s cannot be sealed: %s", segment.name, _as_storage_error(e))
-            self._segment = segment
+            log.error("segment %s cannot be finished: %s", segment.name, as_storage_error(e))
             self._abandon()
         else:
-            self.segments_sealed += 1
-            log.info(
-                "sealed %s: %d commits, %d events",
-                path.name,
-                len(segment.chain.commits),
-                segment.chain.events,
-            )
-            stranded, self._stranded = self._stranded, []
-            for path in stranded:
-                self._recover(path)
+            self._segment = None
+            commits = segment.chain.commits
+            self._sealer.take_finished(path, len(commits), sum([c.content_bytes for c in commits]))
 
     def _abandon(self) -> None:
-        """Never touch a file again that a write or a sync has failed on; save its good commits."""
-        segment = self._segment
-        if segment is None:
-            return
-        self._segment = None
-        self._recover(segment.abandon())
-
-    def _recover(self, path: Path) -> None:
-        """Seal what is good of an abandoned file; if the disk refuses, it waits for the next seal."""
-        try:
-            if self._disk.exists(path):
-                log.warning("abandoned: %s", recovery.recover(self._disk, self._data_dir, path))
-        except Exception as e:
-            log.error("%s waits for recovery: %s", path, _as_storage_error(e))
-            self._stranded.append(path)
+        """Never touch a file again that a write or a sync has failed on; its good commits are saved."""
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            self._sealer.take_abandoned(segment.abandon())
 
 
 def smoothed(rate: float, sample: float) -> float:
     """The new rate; the first sample counts whole, for a rate near 0 would ask clients to wait long."""
     return rate + 0.1 * (sample - rate) if rate else sample
-
-
-def _as_storage_error(error: Exception) -> StorageError:
-    """The disk's own errors as they are; a bug, with a traceback in the log, as one of them."""
-    if isinstance(error, StorageError):
-        return error
-    log.error("unexpected error", exc_info=error)
-    return StorageError(f"{type(error).__name__}: {error}")

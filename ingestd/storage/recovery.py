@@ -14,15 +14,18 @@ pages for clean ones. The original goes last, so a crash at any step is mended b
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ingestd.errors import StorageError
 from ingestd.storage.disk import TEMPORARY_PATTERN, Disk
+from ingestd.storage.packing import PACKING_SUFFIX
 from ingestd.storage.segment import (
     OPEN_SUFFIX,
     TORN_SUFFIX,
+    content,
     open_directory,
     publish,
     sealed_path,
@@ -30,21 +33,27 @@ from ingestd.storage.segment import (
 )
 
 _COPY_SUFFIX = ".recovering"
+_LEFT = "left in place"
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What was done with one segment; `in_doubt_bytes` could not be read as whole commits."""
+    """What was done with one file in DATA/open; `in_doubt_bytes` could not be read as whole commits."""
 
-    name: str
+    path: Path
     action: str
     commits: int = 0
     events: int = 0
     in_doubt_bytes: int = 0
     problem: str = ""
 
+    @property
+    def is_left(self) -> bool:
+        """True if nothing could be done yet."""
+        return self.action == _LEFT
+
     def __str__(self) -> str:
-        text = f"{self.name}: {self.action}, {self.commits} whole commits with {self.events} events"
+        text = f"{self.path.name}: {self.action}, {self.commits} whole commits with {self.events} events"
         if self.in_doubt_bytes:
             text += f", {self.in_doubt_bytes} bytes after them in doubt"
         return f"{text}: {self.problem}" if self.problem else text
@@ -57,7 +66,7 @@ def recover_all(disk: Disk, data_dir: Path) -> list[Recovered]:
         return []
     # A run that was killed may not have come to this: what it removed must not come back.
     disk.sync_directory(directory)
-    for pattern in (f"*{_COPY_SUFFIX}", TEMPORARY_PATTERN):
+    for pattern in (f"*{_COPY_SUFFIX}", f"*{PACKING_SUFFIX}", TEMPORARY_PATTERN):
         for leftover in disk.list(directory, pattern):
             disk.unlink(leftover)
     done = []
@@ -66,7 +75,7 @@ def recover_all(disk: Disk, data_dir: Path) -> list[Recovered]:
             done.append(recover(disk, data_dir, path))
         except StorageError as e:
             # One bad file must not keep the server from starting.
-            done.append(Recovered(path.name.removesuffix(OPEN_SUFFIX), "left in place", problem=str(e)))
+            done.append(Recovered(path, _LEFT, problem=str(e)))
     return done
 
 
@@ -81,12 +90,12 @@ def recover(disk: Disk, data_dir: Path, path: Path) -> Recovered:
     sealed = data[: chain.end] + chain.footer() if chain.commits else b""
 
     def report(action: str, problem: str = found.problem) -> Recovered:
-        return Recovered(name, action, len(chain.commits), chain.events, len(tail), problem)
+        return Recovered(path, action, len(chain.commits), chain.events, len(tail), problem)
 
     if found.state == "damaged":
         _quarantine(disk, data_dir, path, data)
         return report("quarantined")
-    if sealed and disk.exists(target) and disk.read(target) != sealed:
+    if sealed and disk.exists(target) and not _same_lines(disk.read(target), sealed):
         _quarantine(disk, data_dir, path, data)
         return report("quarantined", "another segment of this name has been sealed")
     if tail:
@@ -110,6 +119,26 @@ def _seal(disk: Disk, data_dir: Path, path: Path, name: str, data: bytes) -> Non
         disk.make_directory(target.parent)
         disk.sync_directory(target.parent)
         disk.unlink(copy)
+    disk.unlink(path.with_name(name + PACKING_SUFFIX))
+
+
+def _same_lines(sealed: bytes, other: bytes) -> bool:
+    """True if two sealed segments hold the same; the first may be the packed form of the second."""
+    if sealed == other:
+        return True
+    digests = []
+    for data in (sealed, other):
+        found = walk(data)
+        if found.state != "sealed":
+            return False
+        digest = hashlib.sha256()
+        try:
+            for commit in found.chain.commits:
+                digest.update(content(data, commit))
+        except StorageError:
+            return False
+        digests.append(digest.digest())
+    return digests[0] == digests[1]
 
 
 def _write_whole(disk: Disk, path: Path, data: bytes) -> None:

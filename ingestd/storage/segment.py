@@ -53,12 +53,12 @@ import zstandard
 
 from ingestd.errors import StorageError
 from ingestd.storage.disk import Disk
+from ingestd.storage.frames import decompress, frame_length
 
 SUFFIX: Final = ".ndjson.zst"
 OPEN_SUFFIX: Final = SUFFIX + ".open"
 TORN_SUFFIX: Final = SUFFIX + ".torn"
 
-_FRAME_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE: Final = struct.Struct("<II")
 _TRAILER: Final = struct.Struct("<4sIIIIQIIII")
 _TRAILER_SIZE: Final = _SKIPPABLE.size + _TRAILER.size
@@ -224,23 +224,16 @@ def _goes_on(data: bytes, position: int, sequence: int) -> bool:
     return crc32(data[len(data) - size : -_TAIL.size]) == int(checksum)
 
 
-def frame_length(data: bytes, position: int) -> int | None:
-    """The size of the whole zstd frame that begins here, from its block headers (RFC 8878 §3.1.1)."""
-    if data[position : position + 4] != _FRAME_MAGIC or position + 5 > len(data):
-        return None
-    descriptor = data[position + 4]
-    single_segment = descriptor >> 5 & 1
-    at = position + 5 + (not single_segment) + (0, 1, 2, 4)[descriptor & 3]
-    at += (single_segment, 2, 4, 8)[descriptor >> 6]
-    last = 0
-    while not last:
-        if at + 3 > len(data):
-            return None
-        header = int.from_bytes(data[at : at + 3], "little")
-        last, kind, size = header & 1, header >> 1 & 3, header >> 3
-        at += 3 + (1 if kind == 1 else size)
-    at += 4 * (descriptor >> 2 & 1)
-    return at - position if at <= len(data) else None
+def content(data: bytes, commit: Commit, base: int = 0) -> bytes:
+    """The lines of one commit; `data` are the file's bytes from `base` on.
+
+    Raises StorageError if the frame does not decompress to what the trailer says.
+    """
+    start = commit.offset - base
+    lines = decompress(memoryview(data)[start : start + commit.frame_bytes], commit.content_bytes)
+    if lines is None or lines.count(b"\n") != commit.events:
+        raise StorageError(f"frame at byte {commit.offset}: does not hold what its trailer says")
+    return lines
 
 
 def sealed_path(data_dir: Path, name: str) -> Path:
@@ -307,12 +300,16 @@ class Segment:
         write(self._fd, frame + trailer)
         self.chain.append(trailer)
 
-    def seal(self) -> Path:
-        """Write the footer, make all durable, move the file to its place. Raises StorageError."""
+    def finish(self) -> Path:
+        """Write the footer and make all durable; then nobody writes to the file. Raises StorageError."""
         self._disk.write(self._fd, self.chain.footer())
         self._disk.fdatasync(self._fd)
         self._close()
-        return publish(self._disk, self._data_dir, self._path, self.name)
+        return self._path
+
+    def seal(self) -> Path:
+        """`finish`, and move the file to its place. Raises StorageError."""
+        return publish(self._disk, self._data_dir, self.finish(), self.name)
 
     def abandon(self) -> Path:
         """Give the file up where its last good commit ends; it is never synced again.

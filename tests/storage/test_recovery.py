@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ingestd.storage.disk import Disk
 from ingestd.storage.recovery import Recovered, recover, recover_all
-from ingestd.storage.segment import walk
+from ingestd.storage.segment import OPEN_SUFFIX, walk
 from tests.storage.samples import (
     DATA,
     NAME,
@@ -160,7 +160,7 @@ def test_a_segment_whose_sealed_copy_exists_already_is_just_removed() -> None:
 
 def test_an_empty_file_is_removed() -> None:
     disk = disk_with(b"")
-    assert recover_all(disk, DATA) == [Recovered(NAME, "removed")]
+    assert recover_all(disk, DATA) == [Recovered(OPEN, "removed")]
     assert tree(disk) == {}
 
 
@@ -173,7 +173,7 @@ def test_foreign_files_are_left_alone_and_do_not_stop_the_start() -> None:
     foreign = DATA / "open" / "notes.ndjson.zst.open"
     put(disk, foreign, b"mine")
     put(disk, DATA / "open" / "README", b"also mine")
-    done = {recovered.name: recovered for recovered in recover_all(disk, DATA)}
+    done = {recovered.path.name.removesuffix(OPEN_SUFFIX): recovered for recovered in recover_all(disk, DATA)}
     assert {name: recovered.action for name, recovered in done.items()} == {
         NAME: "recovered",
         "notes": "left in place",

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from ingestd.errors import StorageError
 from ingestd.storage.disk import Disk
-from ingestd.storage.segment import Chain, frame_length, new_name, sealed_path, walk
+from ingestd.storage.frames import frame_length
+from ingestd.storage.segment import Chain, new_name, sealed_path, walk
 from tests.storage.samples import (
     DATA,
     FIRST_MS,

@@ -65,6 +65,10 @@ class FaultyDisk(Disk):
         """Called before each call takes effect, on the caller's thread."""
         self.cut_after: int | None = None
         """How many calls still work; the next raises PowerCut. None: all."""
+        self.free_bytes = 1 << 40
+        self.free_files: int | None = None
+        self.times: dict[Path, float] = {}
+        """When a file was written, in seconds since 1970; else 0."""
         self.root = root
         self._seen: dict[Path, _File | None] = {root: None}
         self._durable: dict[Path, _File | None] = {root: None}
@@ -264,6 +268,24 @@ class FaultyDisk(Disk):
             ),
             key=lambda path: path.name,
         )
+
+    def free(self, path: Path) -> tuple[int, int | None]:
+        self._enter("statvfs", path)
+        return self.free_bytes, self.free_files
+
+    def size_and_time(self, path: Path) -> tuple[int, float] | None:
+        self._enter("stat", path)
+        file = self._seen.get(path)
+        return None if file is None else (len(file.seen), self.times.get(path, 0.0))
+
+    def remove_directory(self, path: Path) -> None:
+        self._enter("rmdir", path)
+        if any(path == other.parent for other in self._seen):
+            raise _error("rmdir", path, errno.ENOTEMPTY)
+        if self._seen.get(path, _DIRECTORY) is not None:
+            raise _error("rmdir", path, errno.ENOTDIR)
+        del self._seen[path]
+        self._pending.append(_Change({path: None}))
 
     def _keep_owner(self, fd: int, path: Path) -> None:
         """There is one owner here."""

@@ -1,0 +1,38 @@
+"""zstd frames: where one ends, and what it holds (RFC 8878)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import zstandard
+
+_FRAME_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+
+
+def frame_length(data: bytes, position: int) -> int | None:
+    """The size of the whole zstd frame that begins here, from its block headers (RFC 8878 §3.1.1)."""
+    if data[position : position + 4] != _FRAME_MAGIC or position + 5 > len(data):
+        return None
+    descriptor = data[position + 4]
+    single_segment = descriptor >> 5 & 1
+    at = position + 5 + (not single_segment) + (0, 1, 2, 4)[descriptor & 3]
+    at += (single_segment, 2, 4, 8)[descriptor >> 6]
+    last = 0
+    while not last:
+        if at + 3 > len(data):
+            return None
+        header = int.from_bytes(data[at : at + 3], "little")
+        last, kind, size = header & 1, header >> 1 & 3, header >> 3
+        at += 3 + (1 if kind == 1 else size)
+    at += 4 * (descriptor >> 2 & 1)
+    return at - position if at <= len(data) else None
+
+
+def decompress(frame: bytes | memoryview, content_bytes: int) -> bytes | None:
+    """What a whole frame holds, if it is that many bytes; else None."""
+    try:
+        # A decompressor is not for two threads at once, and making one is cheap.
+        content = zstandard.ZstdDecompressor().decompress(frame, max_output_size=content_bytes)
+    except zstandard.ZstdError:
+        return None
+    return content if len(content) == content_bytes else None

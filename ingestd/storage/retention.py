@@ -1,0 +1,42 @@
+"""Retention: which sealed segments may go, by age and by the size of all. Off by default.
+
+Only sealed segments are ever deleted, oldest first. The age is that of a segment's youngest
+event: it counts from the time when the file was last written.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from ingestd.errors import StorageError
+from ingestd.storage.disk import Disk
+from ingestd.storage.segment import SUFFIX
+
+
+def expired(disk: Disk, data_dir: Path, age_s: float, bytes_max: int, now: float) -> list[Path]:
+    """The sealed segments to delete now, oldest first; 0 is no limit. Raises StorageError."""
+    if not age_s and not bytes_max:
+        return []
+    found = [
+        (path, stat)
+        for path in disk.list(data_dir / "segments", f"*{SUFFIX}", deep=True)
+        if (stat := disk.size_and_time(path)) is not None
+    ]
+    total = sum(size for _, (size, _) in found)
+    out = []
+    for path, (size, written) in found:
+        is_old = bool(age_s) and written < now - age_s
+        if is_old or (bytes_max and total > bytes_max):
+            out.append(path)
+            total -= size
+    return out
+
+
+def delete(disk: Disk, path: Path) -> None:
+    """Delete a segment, and its hour and date directories if they are empty now. Raises StorageError."""
+    disk.unlink(path)
+    for directory in (path.parent, path.parent.parent):
+        # Not empty, or in use by somebody else: all the same.
+        with suppress(StorageError):
+            disk.remove_directory(directory)
