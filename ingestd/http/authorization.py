@@ -22,9 +22,11 @@ class Authorization:
         """The Stamper of the key in this header. Raises Rejection (401)."""
         hub = self._hub
         if self.last is None or (header, hub.keyring.generation) != (self._header, self._generation):
-            # What came with another key is stored before it.
-            hub.rounds.validate()
-            self.last = hub.authorize(header)
+            stamper = hub.authorize(header)
+            if self.last not in (None, stamper):
+                # What came with another key is stored before it, or ends the connection.
+                hub.rounds.validate()
+            self.last = stamper
             self._header = header
             self._generation = hub.keyring.generation
         return self.last

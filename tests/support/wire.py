@@ -26,7 +26,7 @@ from ingestd.http.hub import Hub
 from ingestd.http.protocol import Connection
 from ingestd.keys import Key, Keyring
 from ingestd.ring import Ring
-from tests.support.requests import SECRET, cut, post
+from tests.support.requests import SECRET, cut, encoded, event, post
 from tests.support.transport import MockTransport
 
 SOURCE: Final = "web"
@@ -269,6 +269,25 @@ class Wire:
         answers = self.answers([method])
         assert len(answers) == 1, f"{len(answers)} answers instead of one"
         return answers[0]
+
+
+def assert_ended(wire: Wire) -> None:
+    """The last answer says that it is the last; what still comes is drained, and nothing is left behind."""
+    site, received = wire.site, bytes(wire.transport.received)
+    said = [answer.headers["Connection"] for answer in wire.answers()]
+    assert said[-1] == "close"
+    assert "close" not in said[:-1]
+    lines = len(site.lines)
+    assert wire.is_ended()
+    assert not wire.is_closed()
+    wire.feed(post(encoded(event("after the end"))) * 3)
+    assert wire.transport.is_reading()
+    site.commit()
+    site.tick(6)
+    assert wire.is_closed()
+    assert wire.transport.received == received
+    assert len(site.lines) == lines
+    assert (site.inflight_bytes, site.ring.batches, site.ring.is_gathering) == (0, 0, False)
 
 
 @dataclass(frozen=True)
