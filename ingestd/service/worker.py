@@ -40,7 +40,7 @@ log = logging.getLogger("ingestd.worker")
 
 _TICK_S = 0.25
 _KEYS_TICKS = 4
-_STUCK_S = 5.0
+STUCK_S = 5.0
 """No disk that works takes so long for one commit."""
 _FILES_KEPT_BACK = 64
 _BACKLOG = 4096
@@ -237,9 +237,10 @@ class _Worker:
             return "the flusher has ended"
         if flusher.error is not None:
             return f"storage fails: {flusher.error}"
-        if since is not None and time.monotonic() - since > _STUCK_S:
+        if since is not None and time.monotonic() - since > STUCK_S:
             return f"the disk has not taken a commit for {time.monotonic() - since:.0f} s"
-        return self._sealer.room.problem
+        refusal = self._hub.no_room
+        return str(refusal.detail) if refusal is not None else ""
 
     def _stop(self, number: int) -> None:
         if not self._stopping.is_set():
