@@ -101,13 +101,15 @@ def test_pipelined_requests_are_answered_in_their_order(server: Server) -> None:
     requests = b""
     for number in range(50):
         requests += post(json.dumps(EVENT | {"messageId": f"p{number}"}).encode(), server.key)
-        requests += head("GET /healthz HTTP/1.1") + post(b"{}", server.key)
+        requests += head("GET /healthz HTTP/1.1")
     with server.raw() as raw:
-        raw.send(requests)
+        raw.send(requests + post(b"{}", server.key) + requests)
         for number in range(50):
             assert raw.answer().json == {"status": "ok", "messageId": f"p{number}"}
             assert raw.answer().json == {"status": "ok"}
-            assert raw.answer().status == 400
+        last = raw.answer()
+        assert (last.status, last.headers["Connection"]) == (400, "close")
+        assert raw.rest() == b"", "what is sent behind an error is not answered"
 
 
 def test_HTTP_1_0_closes_unless_keep_alive_is_asked_for(server: Server) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ingestd.errors import StorageError
 from ingestd.events import Batch
 from tests.support.requests import bytewise, encoded, event, head, post
-from tests.support.wire import Site, Wire
+from tests.support.wire import Site, Wire, assert_ended
 
 
 def numbered(numbers: range) -> bytes:
@@ -44,10 +44,12 @@ def test_an_answer_waits_for_those_before_it() -> None:
 
 def test_answers_that_need_no_commit_wait_for_those_before_them() -> None:
     wire = Wire()
-    wire.feed(post(encoded(event("a"))) + head("GET /healthz HTTP/1.1") + post(b"{") + numbered(range(1)))
+    wire.feed(post(encoded(event("a"))) + head("GET /healthz HTTP/1.1") + post(b"{"))
     assert wire.answers() == []
+    assert not wire.is_ended()
     wire.site.commit()
-    assert [answer.status for answer in wire.answers()] == [200, 200, 400, 200]
+    assert [answer.status for answer in wire.answers()] == [200, 200, 400]
+    assert_ended(wire)
 
 
 def test_an_error_that_ends_the_connection_comes_after_the_answers_before_it() -> None:
@@ -60,14 +62,21 @@ def test_an_error_that_ends_the_connection_comes_after_the_answers_before_it() -
     assert wire.is_ended()
 
 
-def test_one_failed_commit_touches_only_its_own_requests() -> None:
-    wire = Wire()
-    for i in range(3):
+def test_one_failed_commit_touches_only_the_connections_of_its_own_requests() -> None:
+    site = Site()
+    wires = [Wire(site) for _ in range(3)]
+    for i, wire in enumerate(wires):
         wire.feed(numbered(range(i, i + 1)))
-    batches = wire.site.take()
+    batches = site.take()
     for batch, error in zip(batches, (None, StorageError("once"), None), strict=True):
-        wire.site.acknowledge([batch], error)
-    assert [answer.status for answer in wire.answers()] == [200, 500, 200]
+        site.acknowledge([batch], error)
+    for wire in wires:
+        wire.feed(numbered(range(3, 4)))
+    site.commit()
+    assert [[a.status for a in wire.answers()] for wire in wires] == [[200, 200], [500], [200, 200]]
+    assert [stored["messageId"] for stored in site.stored] == ["0", "2", "3", "3"]
+    assert_ended(wires[1])
+    assert not wires[0].is_ended()
 
 
 def test_connections_are_answered_each_with_its_own() -> None:

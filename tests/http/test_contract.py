@@ -10,7 +10,7 @@ import pytest
 
 from ingestd.errors import StorageError
 from tests.support.requests import SECRET, encoded, event, head, post, post_chunked
-from tests.support.wire import Answer, Site, Wire, key, send
+from tests.support.wire import Answer, Site, Wire, assert_ended, key, send
 
 INVALID = "Invalid event format."
 TOO_LARGE = "Payload exceeds maximum allowed size (10MB)."
@@ -123,13 +123,14 @@ def test_of_a_bulk_request_with_one_bad_event_nothing_is_stored() -> None:
     assert site.lines == []
 
 
-def test_a_bad_body_does_not_end_the_connection() -> None:
+def test_a_bad_body_ends_the_connection_and_what_is_sent_after_it_is_not_stored() -> None:
     wire = Wire()
-    wire.feed(post(b"{") + post(encoded(event("after"))))
+    wire.feed(post(b"{") + post(encoded(event("behind"))))
+    wire.feed(post(encoded(event("after"))))
     wire.site.commit()
-    first, second = wire.answers()
-    assert (first.status, second.json["messageId"]) == (400, "after")
-    assert not wire.is_ended()
+    assert wire.answer().status == 400
+    assert wire.site.lines == []
+    assert_ended(wire)
 
 
 # -- 401 --------------------------------------------------------------------------------------
@@ -209,18 +210,19 @@ def test_a_length_over_the_limit_is_413_from_the_headers() -> None:
 @pytest.mark.parametrize("settings", [{"ring_batches_max": 2}, {"ring_bytes_max": 400}])
 def test_a_full_ring_is_429_until_a_commit_makes_room(settings: dict[str, Any]) -> None:
     wire = Wire(Site(**settings))
-    for i in range(3):
+    for i in range(4):
         wire.feed(post(encoded(event(str(i)))))
+    other = Wire(wire.site)
+    other.feed(post(encoded(event("too early"))))
+    assert shape(other.answer()) == (429, BUSY, "overloaded")
     wire.site.commit()
     stored, also_stored, refused = wire.answers()
     assert [stored.status, also_stored.status] == [200, 200]
     assert shape(refused) == (429, BUSY, "overloaded")
     assert int(refused.headers["Retry-After"]) >= 1
-    assert not wire.is_ended()
-    wire.feed(post(encoded(event("again"))))
-    wire.site.commit()
-    assert wire.answers()[3].json["messageId"] == "again"
-    assert len(wire.site.lines) == 3
+    assert_ended(wire)
+    assert send(encoded(event("again")), site=wire.site).answer.status == 200
+    assert [line["messageId"] for line in wire.site.stored] == ["0", "1", "again"]
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(0.0, 1), (1e9, 1), (100.0, 5), (1e-3, 60)])
@@ -249,15 +251,13 @@ def test_over_the_budget_of_bytes_in_flight_is_429_and_gives_the_budget_back() -
     assert site.inflight_bytes == 0
 
 
-def test_failed_storage_is_500_and_the_connection_goes_on() -> None:
+def test_failed_storage_is_500_ends_the_connection_and_the_next_one_is_served() -> None:
     wire = Wire()
     wire.feed(post(encoded(event("lost"))) + post(encoded([event("lost too")]), "/v1/bulk-track"))
     wire.site.commit(StorageError("no space left"))
-    wire.feed(post(encoded(event("kept"))))
-    wire.site.commit()
-    first, second, third = wire.answers()
-    assert shape(first) == shape(second) == (500, INTERNAL, "storage_failed")
-    assert third.json["messageId"] == "kept"
+    assert shape(wire.answer()) == (500, INTERNAL, "storage_failed")
+    assert_ended(wire)
+    assert send(encoded(event("kept")), site=wire.site).answer.json["messageId"] == "kept"
     assert [stored["messageId"] for stored in wire.site.stored] == ["kept"]
 
 

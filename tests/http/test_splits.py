@@ -46,7 +46,7 @@ _headers = st.lists(
 @st.composite
 def post_requests(draw: st.DrawFn) -> tuple[str, bytes]:
     """A POST in one of the codings; most of them are accepted."""
-    target, body = draw(_single | _bulk | _invalid)
+    target, body = draw(_single | _bulk if draw(st.integers(0, 9)) else _invalid)
     headers = draw(_headers)
     if draw(st.booleans()):
         body = gzip.compress(body[: len(body) // 2]) + gzip.compress(body[len(body) // 2 :])
@@ -92,8 +92,8 @@ def test_a_pipeline_in_any_cut_has_the_answers_of_the_whole(
     methods = [method for method, _ in pipeline]
     data = b"".join(request for _, request in pipeline)
     whole = outcome([data], methods)
-    assert len(whole[0]) == len(pipeline)
-    assert {status for status, *_ in whole[0]} <= {200, 400}
+    statuses = [status for status, *_ in whole[0]]
+    assert statuses == [200] * len(pipeline) or statuses == [200] * (len(statuses) - 1) + [400]
     assert outcome(cut(data, [place % len(data) for place in cuts]), methods, commits) == whole
 
 
@@ -102,9 +102,12 @@ def test_a_pipeline_in_any_cut_has_the_answers_of_the_whole(
 def test_a_pipeline_has_the_answers_of_its_requests_one_at_a_time(pipeline: list[tuple[str, bytes]]) -> None:
     methods = [method for method, _ in pipeline]
     alone = [outcome([request], [method]) for method, request in pipeline]
-    answers, lines, _ = outcome([b"".join(request for _, request in pipeline)], methods)
-    assert answers == [one for answers, _, _ in alone for one in answers]
-    assert lines == [one for _, lines, _ in alone for one in lines]
+    answers, lines, is_ended = outcome([b"".join(request for _, request in pipeline)], methods)
+    # What is behind an error is not read.
+    first = next((i for i, one in enumerate(alone) if one[2]), len(alone))
+    assert answers == [one for answers, _, _ in alone[: first + 1] for one in answers]
+    assert lines == [one for _, lines, _ in alone[:first] for one in lines]
+    assert is_ended is (first < len(alone))
 
 
 _SEEDS = [case.raw for case in CASES if len(case.raw) < 1000]
