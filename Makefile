@@ -5,13 +5,17 @@ BIN := .venv/bin
 FUZZ_SECONDS ?= 60
 # Of the fuzzer's random numbers; 0: another one each time. CI names one, so that it fails for a change, not by chance.
 FUZZ_SEED ?= 0
+# Rounds of kill -9, a second or less each, and the seed of their random numbers; 0: another one each time.
+KILL_ROUNDS ?= 1000
+KILL_SEED ?= 0
 
-.PHONY: help serve test check lint types docs bench fuzz clean
+.PHONY: help serve test check nightly lint types docs bench fuzz clean
 
 help:
 	@echo "make serve   install, and run the server on its defaults"
 	@echo "make test    install, and run all tests"
 	@echo "make check   lint, types, tests: what CI asks"
+	@echo "make nightly what takes too long for every change: kill -9 under load, KILL_ROUNDS=1000 times"
 	@echo "make docs    write anew what README.md and docs/ have from the code"
 	@echo "make bench   measure"
 	@echo "make fuzz    look for inputs that break the reading of requests and of gzip; FUZZ_SECONDS=60 each"
@@ -24,6 +28,9 @@ test: .venv/dev.stamp
 	$(BIN)/pytest
 
 check: lint types test
+
+nightly: .venv/dev.stamp
+	$(BIN)/python -m tests.e2e.kill --rounds $(KILL_ROUNDS) --seed $(KILL_SEED)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check

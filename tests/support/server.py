@@ -201,6 +201,8 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
+                # A group of its own, so that a kill takes all that it has started.
+                process_group=0,
             )
 
     def start(self) -> Self:
@@ -277,8 +279,8 @@ class Server:
         assert status == 0, f"exit status {status}:\n{self.log}"
 
     def kill(self) -> None:
-        """kill -9, and wait until it is gone."""
-        self.send(signal.SIGKILL)
+        """kill -9 of its whole process group, and wait until it is gone."""
+        os.killpg(self.pid, signal.SIGKILL)
         assert self.wait() == -signal.SIGKILL
 
     def restart(self) -> Self:
