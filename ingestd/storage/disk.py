@@ -34,6 +34,14 @@ def _naming(call: str, what: object) -> Iterator[None]:
         raise StorageError(f"{call} {what}: {e.strerror or e}") from e
 
 
+def _mode(path: Path) -> int | None:
+    """What there is; None is nothing. Path.exists takes every error for nothing from Python 3.14 on."""
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 class Disk:
     """The real disk."""
 
@@ -49,7 +57,15 @@ class Disk:
         with _naming("write", f"{len(data)} bytes"):
             rest = memoryview(data)
             while rest:
-                rest = rest[os.write(fd, rest) :]
+                rest = rest[self._append(fd, rest) :]
+
+    def _append(self, fd: int, data: bytes | memoryview) -> int:
+        """One system call, which may take a part only."""
+        return os.write(fd, data)
+
+    def _append_synced(self, fd: int, data: bytes) -> int:
+        """The same, and what it has taken is on stable storage."""
+        return os.pwritev(fd, (data,), 0, os.RWF_DSYNC)
 
     def fdatasync(self, fd: int) -> None:
         """Return when the file's bytes and size are on stable storage."""
@@ -65,7 +81,7 @@ class Disk:
         written = 0
         if self._has_dsync:
             try:
-                written = os.pwritev(fd, (data,), 0, os.RWF_DSYNC)
+                written = self._append_synced(fd, data)
             except OSError as e:
                 if e.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
                     raise StorageError(f"write {len(data)} bytes: {e.strerror or e}") from e
@@ -162,12 +178,12 @@ class Disk:
     def exists(self, path: Path) -> bool:
         """True if there is something at this path."""
         with _naming("stat", path):
-            return path.exists()
+            return _mode(path) is not None
 
     def is_directory(self, path: Path) -> bool:
         """True if there is a directory at this path."""
         with _naming("stat", path):
-            return path.is_dir()
+            return stat.S_ISDIR(_mode(path) or 0)
 
     def list(self, directory: Path, pattern: str, *, deep: bool = False) -> list[Path]:
         """Files whose names match the pattern, by name; `deep` looks below too.
@@ -183,7 +199,7 @@ class Disk:
         with _naming("list", directory):
             for folder, _, names in os.walk(directory, onerror=unreadable):
                 paths = [Path(folder, name) for name in names if fnmatchcase(name, pattern)]
-                found += [path for path in paths if path.is_file()]
+                found += [path for path in paths if stat.S_ISREG(_mode(path) or 0)]
                 if not deep:
                     break
         return sorted(found, key=lambda path: path.name)

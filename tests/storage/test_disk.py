@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from ingestd.errors import StorageError, UsageError
 from ingestd.storage.disk import Disk
-from tests.support.disk import SECTOR, FaultyDisk, PowerCut
+from tests.support.disk import FaultyDisk, PowerCut
 
 # No renames and removals of directories: ingestd does none, and the faulty disk has none.
 FILES = st.sampled_from(["a", "b.x", "d/c", "d/e/f.x", "missing/a", "first"])
@@ -95,79 +95,6 @@ def play(disk: Disk, root: Path, actions: list[tuple[object, ...]]) -> list[obje
 def test_the_faulty_disk_does_what_the_real_one_does(actions: list[tuple[object, ...]]) -> None:
     with TemporaryDirectory() as directory:
         assert play(FaultyDisk(), Path("/disk"), actions) == play(Disk(), Path(directory), actions)
-
-
-def test_the_faulty_disk_keeps_through_a_power_cut_what_was_synced_and_nothing_else() -> None:
-    disk = FaultyDisk()
-    disk.make_directory(disk.root / "d")
-    fd = disk.create(disk.root / "d" / "kept")
-    disk.write(fd, b"synced")
-    disk.fdatasync(fd)
-    disk.write(fd, b" and not")
-    disk.sync_directory(disk.root / "d")
-    disk.fdatasync(disk.create(disk.root / "d" / "entry never synced"))
-    after = disk.crash()
-    assert [path.name for path in after.list(after.root, "*", deep=True)] == ["kept"]
-    assert after.read(after.root / "d" / "kept") == b"synced"
-
-
-def test_the_faulty_disk_can_lose_each_half_of_a_rename() -> None:
-    def renamed(*synced: str) -> list[str]:
-        disk = FaultyDisk()
-        for name in ("old", "new"):
-            disk.make_directory(disk.root / name)
-        disk.close(disk.create(disk.root / "old" / "a"))
-        disk.sync_directory(disk.root / "old")
-        disk.rename(disk.root / "old" / "a", disk.root / "new" / "a")
-        for name in synced:
-            disk.sync_directory(disk.root / name)
-        after = disk.crash()
-        return sorted(str(path.relative_to(after.root)) for path in after.list(after.root, "*", deep=True))
-
-    assert renamed() == ["old/a"]
-    assert renamed("new") == ["new/a", "old/a"]
-    assert renamed("new", "old") == ["new/a"]
-    assert renamed("old") == []
-
-
-def test_the_faulty_disk_loses_a_failed_sync_for_good_and_says_otherwise() -> None:
-    disk = FaultyDisk()
-    fd = disk.create(disk.root / "a")
-    disk.sync_directory(disk.root)
-    disk.write(fd, b"synced")
-    disk.fdatasync(fd)
-    disk.write(fd, b"lost")
-    disk.fail("fdatasync", lies=True)
-    with pytest.raises(StorageError, match=r"^fdatasync segment: Input/output error$"):
-        disk.fdatasync(fd)
-    disk.fdatasync(fd)
-    assert disk.read(disk.root / "a") == b"syncedlost"
-    assert disk.crash(Random(1)).read(disk.root / "a") == b"synced"
-
-
-def test_the_faulty_disk_keeps_any_sectors_of_what_was_not_synced() -> None:
-    disk = FaultyDisk()
-    fd = disk.create(disk.root / "a")
-    disk.sync_directory(disk.root)
-    disk.write(fd, b"x" * 2 * SECTOR)
-    crashed = {disk.crash(Random(seed)).read(disk.root / "a") for seed in range(50)}
-    assert {b"", b"x" * 2 * SECTOR, bytes(SECTOR) + b"x" * SECTOR} <= crashed
-
-
-@pytest.mark.parametrize("once", [True, False])
-def test_the_faulty_disk_fails_the_nth_call_once_or_for_ever(once: bool) -> None:
-    disk = FaultyDisk()
-    fd = disk.create(disk.root / "a")
-    disk.fail("write", nth=2, error=errno.ENOSPC, once=once)
-    disk.write(fd, b"1234")
-    with pytest.raises(StorageError, match=r"^write 4 bytes: No space left on device$"):
-        disk.write(fd, b"5678")
-    assert disk.read(disk.root / "a") == b"123456"
-    if once:
-        disk.write(fd, b"9")
-    else:
-        with pytest.raises(StorageError):
-            disk.write(fd, b"9")
 
 
 def test_a_full_disk_is_a_storage_error_that_names_the_call() -> None:
@@ -335,6 +262,20 @@ def test_writing_through_appends_all_of_the_bytes(tmp_path: Path, has_dsync: boo
     disk.close(fd)
     assert disk.read(tmp_path / "f") == b"first" + b"x" * 100_000 + b"last"
     assert disk._has_dsync is has_dsync
+
+
+def test_an_error_of_stat_is_never_taken_for_absence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "f").write_bytes(b"")
+
+    def broken(*_: object, **__: object) -> os.stat_result:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "stat", broken)
+    for look in (Disk().exists, Disk().is_directory):
+        with pytest.raises(StorageError, match=r"^stat .*: Input/output error$"):
+            look(tmp_path / "f")
+    with pytest.raises(StorageError, match=r"^list .*: Input/output error$"):
+        Disk().list(tmp_path, "*")
 
 
 def test_an_error_of_writing_through_is_named(tmp_path: Path) -> None:

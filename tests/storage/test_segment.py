@@ -209,7 +209,7 @@ def test_a_file_is_in_its_directory_durably_before_its_first_commit() -> None:
 
 def test_a_sealed_segment_survives_a_power_cut_at_any_call_in_one_place_or_both() -> None:
     places = set()
-    for cut in range(16):
+    for cut in range(40):
         disk = new_disk()
         segment = write(disk, DATA, COMMITS)
         disk.cut_after = cut
