@@ -91,21 +91,27 @@ class Flusher:
         # Woken, this thread must not push the loop off its core: the loop is about to sleep anyway.
         with suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        while True:
-            # Read before the ring: what was pushed before stop() must be seen below.
-            stopping = self._stopping
-            gathering = self._ring.is_gathering and not stopping
-            batches = [] if gathering else self._ring.pop(self._settings.commit_bytes_max)
-            if batches:
-                self._flush(batches)
-            if self._segment is not None and self._is_due(self._segment):
-                self._seal()
-            if not batches:
-                if stopping:
-                    break
-                if self.error is not None and time.monotonic() >= self._probe_at:
-                    self._probe()
+        while not self._stopping:
+            if not self.step():
                 self._ring.wait(self._idle_s())
+        self.finish()
+
+    def step(self) -> bool:
+        """One turn of the thread: commit what waits, seal what is due; False if nothing waited."""
+        gathering = self._ring.is_gathering and not self._stopping
+        batches = [] if gathering else self._ring.pop(self._settings.commit_bytes_max)
+        if batches:
+            self._flush(batches)
+        elif self.error is not None and time.monotonic() >= self._probe_at:
+            self._probe()
+        if self._segment is not None and self._is_due(self._segment):
+            self._seal()
+        return bool(batches)
+
+    def finish(self) -> None:
+        """The last turns, after `stop`: commit all that still waits, and seal."""
+        while self.step():
+            pass
         self._seal()
 
     def _is_due(self, segment: Segment) -> bool:

@@ -79,22 +79,27 @@ class Sealer:
         self._files.put(_File(path, is_finished=False))
 
     def _run(self) -> None:
-        stopping = False
-        while not stopping:
-            with suppress(Empty):
-                file = self._files.get(timeout=_LOOK_S)
-                if file is None:
-                    stopping = True
-                else:
-                    self._waiting.append(file)
-            now = time.monotonic()
-            due = [file for file in self._waiting if stopping or file.retry_at <= now]
-            self._waiting = [file for file in self._waiting if file not in due]
-            for file in due:
-                self._seal(file)
-            self._look_after_room(now)
+        while self.step(_LOOK_S):
+            pass
         for file in self._waiting:
             log.warning("%s stays behind, the next start will see to it: %s", file.path, file.problem)
+
+    def step(self, timeout_s: float) -> bool:
+        """One turn of the thread, which waits so long for a file: seal what is due; False is the last."""
+        stopping = False
+        with suppress(Empty):
+            file = self._files.get(timeout=timeout_s)
+            if file is None:
+                stopping = True
+            else:
+                self._waiting.append(file)
+        now = time.monotonic()
+        due = [file for file in self._waiting if stopping or file.retry_at <= now]
+        self._waiting = [file for file in self._waiting if file not in due]
+        for file in due:
+            self._seal(file)
+        self._look_after_room(now)
+        return not stopping
 
     def _seal(self, file: _File) -> None:
         """Bring one file to its place, or say why not and try again later."""
