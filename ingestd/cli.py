@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import msgspec
 
 from ingestd import __version__, config
 from ingestd.errors import StorageError, UsageError
-from ingestd.service import keyfile, worker
+from ingestd.service import keyfile, logs, supervisor
 from ingestd.storage import reader
 from ingestd.storage.disk import Disk
 
@@ -41,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML, by their names")
     serve.add_argument("--listen", metavar="ADDRESS", help="HOST:PORT or unix:PATH (127.0.0.1:8080)")
     serve.add_argument("--data-dir", metavar="DIR", help="where keys and segments live (./data)")
-    serve.add_argument("--workers", metavar="N", help="worker processes (1; more come later)")
+    serve.add_argument("--workers", metavar="N", help="worker processes (one per core)")
     serve.add_argument(
         "--ack",
         metavar="LEVEL",
@@ -93,7 +92,7 @@ def _defaults() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     args = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    logs.begin()
     command = {"serve": _serve, "key": _key, "cat": _cat, "verify": _verify}[args.command]
     try:
         status = command(args)
@@ -130,7 +129,7 @@ def _settings(args: argparse.Namespace, *names: str, config_file: Path | None = 
 
 def _serve(args: argparse.Namespace) -> int:
     names = ("listen", "data_dir", "workers", "ack")
-    return worker.serve(_settings(args, *names, config_file=args.config))
+    return supervisor.serve(_settings(args, *names, config_file=args.config))
 
 
 def _key(args: argparse.Namespace) -> int:

@@ -31,13 +31,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One running server's settings. Durations are seconds, sizes are bytes."""
 
     listen: str = "127.0.0.1:8080"
-    """HOST:PORT or unix:PATH. Loopback by default: opening it to a network is a decision."""
+    """HOST:PORT or unix:PATH, several parted by commas. Loopback by default: opening it to a network is
+    a decision."""
     data_dir: str = "./data"
     """Where keys and segments live; one instance at a time (flock)."""
     ack: AckLevel = "fsync"
     """What a 200 means: on stable storage, handed to the kernel, or in the ring."""
-    workers: Count = 1
-    """Worker processes. This version runs one."""
+    workers: Annotated[int, Meta(ge=0, le=1024)] = 0
+    """Worker processes, each with its own core, ring and open segment; 0: one per core it may use."""
 
     body_bytes_max: FrameBytes = 10 * 1024 * 1024
     """Largest uncompressed body; 10 MiB, so that '10 MB' passes in either reading."""

@@ -13,7 +13,7 @@ from ingestd.events import MANY, ONE
 from tests.json_cases import LEFT, REFUSED, RIGHT
 from tests.json_wrong import WRONG
 from tests.support.requests import TIMESTAMP, post
-from tests.support.wire import Outcome, Wire, send
+from tests.support.wire import Outcome, Site, Wire, send
 
 LARGE = 70_000
 """More than the size up to which bodies get the thorough look (`strict_bytes_max`)."""
@@ -143,13 +143,13 @@ _GOOD = in_properties(b'"good"')
 
 def in_one_round(value: bytes) -> tuple[list[int], list[Any]]:
     """The statuses of three events that are validated together, the second with this value; what is kept."""
-    wire = Wire()
-    bodies = [_GOOD, in_properties(value), _GOOD]
-    wire.feed(b"".join(map(post, bodies)))
-    wire.site.commit()
-    return [answer.status for answer in wire.answers()], [
-        line["properties"]["v"] for line in wire.site.stored
-    ]
+    site = Site()
+    wires = [Wire(site) for _ in range(3)]
+    with site.one_round():
+        for wire, body in zip(wires, [_GOOD, in_properties(value), _GOOD], strict=True):
+            wire.feed(post(body))
+    site.commit()
+    return [wire.answer().status for wire in wires], [line["properties"]["v"] for line in site.stored]
 
 
 @pytest.mark.parametrize("name", WRONG)

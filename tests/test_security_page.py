@@ -10,12 +10,12 @@ import msgspec
 
 from ingestd import oddities
 from ingestd.config import Settings
-from ingestd.http import guards, inflate, protocol, requests
+from ingestd.http import guards, inflate, intake, protocol
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = (ROOT / "docs" / "security.md").read_text()
 FIXED: Final = {
-    "http.requests": requests,
+    "http.intake": intake,
     "http.protocol": protocol,
     "http.inflate": inflate,
     "oddities": oddities,

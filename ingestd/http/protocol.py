@@ -22,6 +22,7 @@ from ingestd.http.requests import RequestReader
 from ingestd.http.rounds import TOGETHER_BYTES_MAX
 
 _DRAIN_S: Final = 5.0
+_FRESH_S: Final = 1.0
 _WRITE_BUFFER_BYTES_MAX: Final = 64 * 1024
 
 
@@ -67,7 +68,7 @@ class Connection(asyncio.Protocol):
         hub.connections.add(self)
         self._arm(hub.idle_deadline)
         if hub.is_draining:
-            self._close()
+            self.drain()
         elif len(hub.connections) > hub.settings.connections_max:
             self.refuse(Rejection(503, "too_many_connections", "Service unavailable.", "try again later"))
             # It has not asked for anything yet, and a file that it holds may be one that storage lacks.
@@ -131,7 +132,11 @@ class Connection(asyncio.Protocol):
         """The server shuts down: close now if idle, else after the answers that are due."""
         self._reader.forget_repeat()
         if self.state is IDLE and not self._exchanges:
-            self._close()
+            if self._reader.is_fresh:
+                # It has just connected to ask something.
+                self._arm(self._hub.now + _FRESH_S)
+            else:
+                self._close()
 
     def _close(self) -> None:
         self.go(lifecycle.END)

@@ -14,36 +14,33 @@ from ingestd.errors import Rejection, too_large
 from ingestd.events import ONE
 from ingestd.http import guards, lifecycle
 from ingestd.http.authorization import Authorization
-from ingestd.http.body import Body
-from ingestd.http.budget import SMALL_BYTES_MAX
 from ingestd.http.calls import Call, Repeat
 from ingestd.http.fed import Fed
 from ingestd.http.hub import Hub
 from ingestd.http.inflate import compressed_bytes_max
-from ingestd.http.lifecycle import BODY, HEAD, IDLE, READING
+from ingestd.http.intake import Intake
+from ingestd.http.lifecycle import HEAD, IDLE, READING
 from ingestd.http.rounds import TOGETHER_BYTES_MAX
 
 if TYPE_CHECKING:
     from ingestd.http.protocol import Connection
 
 _REPEATS_TRIED_MAX: Final = 4
-_CHUNK_OVERHEAD_BYTES_MAX: Final = 64 * 1024
-_UNWANTED_BODY_BYTES_MAX: Final = 64 * 1024
 
 
 class RequestReader:
     """Reads one connection's requests, one after the other."""
 
     __slots__ = (
-        "_authorization", "_body", "_call", "_connection", "_fed", "_framed_bytes", "_head",
-        "_hub", "_is_spent", "_left_bytes", "_parser", "_repeat", "_repeats_tried",
-        "continue_due", "wanted_bytes",
+        "_authorization", "_call", "_connection", "_fed", "_head", "_hub", "_intake", "_is_spent",
+        "_left_bytes", "_parser", "_repeat", "_repeats_tried", "continue_due",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, connection: Connection) -> None:
         # Per connection.
         self._hub = hub
         self._connection = connection
+        self._intake = Intake(hub, connection)
         self._parser: Any = None
         self._is_spent = False
         """The parser reads no more requests, though more may come."""
@@ -55,13 +52,9 @@ class RequestReader:
         self._fed = Fed()
         self._head: guards.Head | None = None
         self._call: Call | None = None
-        self._body: Body | None = None
         self._left_bytes = 0
-        self._framed_bytes = 0
         self.continue_due = False
         """The client waits for 100 (Continue)."""
-        self.wanted_bytes: int | None = None
-        """What it waits for in the budget."""
 
     @property
     def is_head(self) -> bool:
@@ -69,6 +62,11 @@ class RequestReader:
         head = self._head
         # The method is handed over with the target, which may be what is refused.
         return head is not None and (head.method == b"HEAD" if head.method else self._fed.is_head())
+
+    @property
+    def is_fresh(self) -> bool:
+        """True if no request has begun on this connection yet."""
+        return self._head is None and self._call is None
 
     def feed(self, data: bytes) -> bytes:
         """Read on; returns what was not looked at because the connection takes no more requests."""
@@ -86,7 +84,9 @@ class RequestReader:
 
     def end(self) -> None:
         """The connection reads no more requests."""
-        self.forget_body()
+        self._intake.forget()
+        self._left_bytes = 0
+        self.continue_due = False
         self._parser = self._repeat = None
 
     def _read_repeats(self, data: bytes, repeat: Repeat) -> bytes:
@@ -127,7 +127,7 @@ class RequestReader:
         self._call = call
         self._head = None
         try:
-            self._begin_body(call, length)
+            self._intake.begin(call, length)
         except Rejection as e:
             self._connection.refuse(e)
             return data
@@ -139,7 +139,7 @@ class RequestReader:
         piece = data[: self._left_bytes]
         self._left_bytes -= len(piece)
         try:
-            self._feed(piece)
+            self._intake.feed(piece)
             if not self._left_bytes:
                 self._finish_body()
         except Rejection as e:
@@ -157,14 +157,14 @@ class RequestReader:
             self._fed.go_on(data)
         else:
             self._fed.begin(data, self._left_of_body())
-        body = self._body
+        body = self._intake.body
         try:
             parser.feed_data(data)
             if self._connection.state is HEAD:
                 self._count_head()
-            elif body is not None and body is self._body:
+            elif body is not None and body is self._intake.body:
                 # Else a request has ended or begun in `data`, and it is not all framing of this body.
-                self._count_framing(body, len(data))
+                self._intake.count_framing(len(data))
         except httptools.HttpParserCallbackError as e:
             self._connection.refuse(guards.cause(e))
         except Rejection as e:
@@ -183,22 +183,17 @@ class RequestReader:
 
     def _left_of_body(self) -> int | None:
         """Bytes until the next request; None if that is not known, in a chunked body."""
-        if self._body is None:
+        body = self._intake.body
+        if body is None:
             return 0
         length = self._call.length if self._call is not None else None
-        return None if length is None else length - self._body.wire_bytes
+        return None if length is None else length - body.wire_bytes
 
     def _count_head(self) -> None:
         """The parser holds an unfinished line back, where on_header cannot count it."""
         assert self._head is not None
         if self._head.header_bytes + self._fed.line_bytes > self._hub.settings.header_bytes_max:
             raise self._header_too_large()
-
-    def _count_framing(self, body: Body, size: int) -> None:
-        """A body of tiny chunks costs far more than it carries."""
-        self._framed_bytes += size
-        if self._framed_bytes > 2 * body.wire_bytes + _CHUNK_OVERHEAD_BYTES_MAX:
-            raise guards.chunks_too_small(_CHUNK_OVERHEAD_BYTES_MAX)
 
     # -- callbacks of the parser ------------------------------------------------------------
 
@@ -245,12 +240,12 @@ class RequestReader:
                 raise too_large(limit)
             self.continue_due = b"expect" in head.headers and not head.is_http10
             self._learn(raw, head, call)
-        self._begin_body(call, call.length)
+        self._intake.begin(call, call.length)
         if self.continue_due:
             self._connection.flush()
 
     def on_body(self, data: bytes) -> None:
-        self._feed(data)
+        self._intake.feed(data)
 
     def on_message_complete(self) -> None:
         if self._call is not None and self._call.keep_alive and not self._parser.should_keep_alive():
@@ -267,82 +262,12 @@ class RequestReader:
 
     # -- the body ---------------------------------------------------------------------------
 
-    def _begin_body(self, call: Call, length: int | None) -> None:
-        self._connection.go(lifecycle.ACCEPT)
-        self._framed_bytes = 0
-        self._body = body = Body(self._hub.settings.body_bytes_max, is_gzip=call.is_gzip)
-        if call.form is None or call.is_gzip or length is None:
-            return
-        if length <= SMALL_BYTES_MAX or self._hub.budget.has_room(length):
-            self._charge(body, length)
-        else:
-            self._starve(length)
-
-    def _charge(self, body: Body, size: int) -> None:
-        """Raises Rejection (429)."""
-        body.charged_bytes += size
-        if not self._hub.budget.take(size, waits=self.wanted_bytes is not None):
-            raise self._hub.overloaded("too many bytes of request bodies are in flight")
-
-    def _feed(self, data: bytes) -> None:
-        """A piece of the body. Raises Rejection."""
-        body = self._body
-        assert body is not None
-        if self._call is None or self._call.form is None:
-            body.wire_bytes += len(data)
-            if body.wire_bytes > _UNWANTED_BODY_BYTES_MAX:
-                raise too_large(_UNWANTED_BODY_BYTES_MAX)
-            return
-        body.feed(data)
-        growth = body.size - body.charged_bytes
-        if growth > 0:
-            self._charge(body, growth)
-            if self.wanted_bytes:
-                self.wanted_bytes = max(0, self.wanted_bytes - growth)
-            if (
-                body.size > SMALL_BYTES_MAX
-                and self._connection.state is BODY
-                and not self._hub.budget.has_room(0)
-            ):
-                self._starve(0)
-
-    def _starve(self, wanted_bytes: int) -> None:
-        """Read no more of this body until the budget has room."""
-        self.wanted_bytes = wanted_bytes
-        self._connection.go(lifecycle.STARVE)
-        self._hub.budget.wait(self)
-        self._connection.regulate_reading()
-
-    def granted(self) -> None:
-        """The budget has room for what was wanted, and has taken it."""
-        assert self._body is not None
-        self._body.charged_bytes += self.wanted_bytes or 0
-        self.wanted_bytes = None
-        self._connection.go(lifecycle.GRANT)
-        self._connection.regulate_reading()
-        self._connection.flush()
-
     def _finish_body(self) -> None:
-        call, body = self._call, self._body
+        call = self._call
         assert call is not None
-        assert body is not None
-        try:
-            whole: bytes | bytearray | Rejection = body.finish()
-        except Rejection as e:
-            # Answered like an error about its events, for it has been read to its end as well.
-            whole = e.with_traceback(None)
-        charged, body.charged_bytes = body.charged_bytes, 0
-        self.forget_body()
-        self._connection.complete(call, whole, charged)
-
-    def forget_body(self) -> None:
-        """Give back what the body holds of the budget."""
-        body, self._body = self._body, None
         self._left_bytes = 0
         self.continue_due = False
-        waited, self.wanted_bytes = self.wanted_bytes is not None, None
-        if body is not None and (waited or body.charged_bytes):
-            self._hub.budget.give(body.charged_bytes)
+        self._connection.complete(call, *self._intake.finish())
 
     def _header_too_large(self) -> Rejection:
         settings = self._hub.settings

@@ -1,6 +1,7 @@
 """One worker: a loop, a ring, a flusher thread, an open segment; built, run and ended here.
 
-The only room that knows both the wire and the disk.
+The only room that knows both the wire and the disk. It is a process of its own, which the
+supervisor starts as `python -m ingestd.service.worker`.
 """
 
 from __future__ import annotations
@@ -12,16 +13,15 @@ import os
 import resource
 import signal
 import socket
-import stat
+import sys
 import time
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import uvloop
 
-from ingestd import __version__
 from ingestd.config import Settings
 from ingestd.errors import StorageError, UsageError, no_room
 from ingestd.events import Batch
@@ -29,52 +29,60 @@ from ingestd.http.hub import Hub
 from ingestd.http.protocol import Connection
 from ingestd.keys import Keyring
 from ingestd.ring import Ring
-from ingestd.service import keyfile, memory
+from ingestd.service import keyfile, logs, memory
+from ingestd.service.brief import READY, Brief
+from ingestd.service.listeners import BACKLOG
 from ingestd.storage import recovery
 from ingestd.storage.disk import Disk
 from ingestd.storage.flusher import Flusher
 from ingestd.storage.sealer import Sealer
-from ingestd.storage.segment import open_directory
+from ingestd.storage.segment import open_directory, worker_of
 
 log = logging.getLogger("ingestd.worker")
 
-_TICK_S = 0.25
-_KEYS_TICKS = 4
+_TICK_S: Final = 0.25
+_KEYS_TICKS: Final = 4
 STUCK_S = 5.0
 """No disk that works takes so long for one commit."""
-_FILES_KEPT_BACK = 64
-_BACKLOG = 4096
-_STOPS = (signal.SIGTERM, signal.SIGINT)
-_UNIX = "unix:"
+_FILES_KEPT_BACK: Final = 64
+_LIFELINE: Final = 0
+"""Standard input: it ends when the supervisor does."""
 
 
-def serve(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT; returns the exit status. Raises UsageError, StorageError."""
-    if settings.workers != 1:
-        raise UsageError(f"--workers {settings.workers}: this version runs one worker; say --workers 1")
-    parse_address(settings.listen)
-    settings = _within_file_limit(settings)
+def main() -> int:
+    """Take the brief, recover, serve; returns the exit status."""
+    # Ctrl-C reaches the whole group; the supervisor says when to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A signal during recovery waits for the loop: a start that is stopped ends like any other stop.
     early: list[int] = []
-    for number in _STOPS:
-        signal.signal(number, lambda number, _frame: early.append(number))
-    disk = Disk()
-    data_dir = Path(settings.data_dir)
-    disk.make_directory(data_dir)
-    lock = disk.lock(data_dir / "lock")
+    signal.signal(signal.SIGTERM, lambda number, _frame: early.append(number))
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda *_: None)
+    brief = msgspec.json.decode(sys.stdin.buffer.readline(), type=Brief)
+    logs.begin(brief.worker)
     try:
-        disk.make_directory(open_directory(data_dir))
-        sealer = Sealer(settings, disk)
-        for recovered in recovery.recover_all(disk, data_dir):
-            log.warning("recovery: %s", recovered)
-            if recovered.is_left:
-                sealer.take_abandoned(recovered.path)
-        return uvloop.run(_Worker(settings, disk, sealer).run(early))
-    finally:
-        # The process's number may be another's soon.
-        with suppress(StorageError):
-            disk.truncate(lock, 0)
-        disk.close(lock)
+        return _serve(brief, early)
+    except (UsageError, StorageError) as e:
+        log.error("%s", e)
+        return 2 if isinstance(e, UsageError) else 1
+
+
+def _serve(brief: Brief, early: list[int]) -> int:
+    settings = _within_file_limit(brief.settings)
+    disk, data_dir = Disk(), Path(settings.data_dir)
+    disk.make_directory(open_directory(data_dir))
+    sealer = Sealer(settings, disk)
+    for recovered in recovery.recover_all(disk, data_dir, partial(_is_ours, brief)):
+        log.warning("recovery: %s", recovered)
+        if recovered.is_left:
+            sealer.take_abandoned(recovered.path)
+    return uvloop.run(_Worker(brief, settings, disk, sealer).run(early))
+
+
+def _is_ours(brief: Brief, name: str) -> bool:
+    """True for a file that this worker has left behind; the first one takes what no other will."""
+    number = worker_of(name)
+    return number == brief.worker or (brief.worker == 0 and (number is None or number >= brief.workers))
 
 
 def _within_file_limit(settings: Settings) -> Settings:
@@ -89,13 +97,16 @@ def _within_file_limit(settings: Settings) -> Settings:
 
 
 class _Worker:
-    def __init__(self, settings: Settings, disk: Disk, sealer: Sealer) -> None:
+    def __init__(self, brief: Brief, settings: Settings, disk: Disk, sealer: Sealer) -> None:
+        self._brief = brief
         self._settings = settings
         self._disk = disk
         self._data_dir = Path(settings.data_dir)
         self._ring = Ring(settings.ring_batches_max, settings.ring_bytes_max)
         self._sealer = sealer
-        self._flusher = Flusher(settings, disk, self._ring, self._acknowledge, sealer, socket.gethostname())
+        self._flusher = Flusher(
+            settings, disk, self._ring, self._acknowledge, sealer, socket.gethostname(), brief.worker
+        )
         self._keyring = Keyring()
         self._keys_stamp: object = None
         self._stopping = asyncio.Event()
@@ -106,10 +117,9 @@ class _Worker:
         `early` are the signals that came before there was a loop.
         """
         self._loop = asyncio.get_running_loop()
-        for number in _STOPS:
-            self._loop.add_signal_handler(number, self._stop, number)
+        self._hear()
         if early:
-            self._stop(early[0])
+            self._stop("SIGTERM")
         self._hub = Hub(
             self._settings,
             self._keyring,
@@ -119,10 +129,6 @@ class _Worker:
             drain_bytes_per_s=lambda: self._flusher.bytes_per_s,
             not_ready=self._not_ready,
         )
-        server, address = await self._listen()
-        # Only a server that can be reached makes the key that is shown once. Nothing is accepted
-        # before the next await, so no request meets an empty keyring.
-        first_secret = keyfile.ensure_one(self._disk, self._data_dir)
         self._load_keys()
         memory.keep_freed_blocks()
         self._sealer.room.look(self._loop.time())
@@ -133,39 +139,34 @@ class _Worker:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
+        servers = [await self._accept(fd) for fd in self._brief.sockets]
         ticking = asyncio.create_task(self._tick())
-        shown = address if address.startswith(_UNIX) else f"http://{address}"
-        log.info("ingestd %s listens on %s, data in %s", __version__, shown, self._data_dir.resolve())
-        if first_secret is not None:
-            keyfile.show_first(first_secret, address)
+        os.write(sys.stdout.fileno(), READY)
         await self._stopping.wait()
-        server.close()
+        for server in servers:
+            server.close()
         await self._drain()
-        if address.startswith(_UNIX):
-            try:
-                self._disk.unlink(Path(address.removeprefix(_UNIX)))
-            except StorageError as e:
-                log.error("the socket stays behind: %s", e)
         ticking.cancel()
         return 0 if self._flusher.events_failed == 0 else 1
 
-    async def _listen(self) -> tuple[asyncio.Server, str]:
-        """The listening server and its address; where port 0 was asked for, with the port it got."""
-        listen = self._settings.listen
-        make = partial(Connection, self._hub)
-        try:
-            if listen.startswith(_UNIX):
-                path = listen.removeprefix(_UNIX)
-                _remove_stale_socket(path)
-                return await self._loop.create_unix_server(make, path, backlog=_BACKLOG), listen
-            host, port = parse_address(listen)
-            server = await self._loop.create_server(make, host, port, backlog=_BACKLOG)
-        except UnicodeError as e:
-            raise UsageError(f"--listen {listen}: not a host name: {e}") from e
-        except OSError as e:
-            raise UsageError(f"--listen {listen}: {e.strerror or e}") from e
-        name = server.sockets[0].getsockname()
-        return server, f"{f'[{name[0]}]' if ':' in name[0] else name[0]}:{name[1]}"
+    def _hear(self) -> None:
+        """From now on the loop hears signals, and the end of the supervisor."""
+        add = self._loop.add_signal_handler
+        add(signal.SIGTERM, self._stop, "SIGTERM")
+        add(signal.SIGHUP, self._reload)
+        add(signal.SIGUSR1, self._flusher.seal_now)
+        self._loop.add_reader(_LIFELINE, self._orphaned)
+
+    def _orphaned(self) -> None:
+        self._loop.remove_reader(_LIFELINE)
+        self._stop("the supervisor has ended")
+
+    async def _accept(self, fd: int) -> asyncio.Server:
+        make, one = partial(Connection, self._hub), socket.socket(fileno=fd)
+        if one.family == socket.AF_UNIX:
+            return await self._loop.create_unix_server(make, sock=one, backlog=BACKLOG)
+        # It listens already; asyncio would cut its backlog to 100.
+        return await self._loop.create_server(make, sock=one, backlog=BACKLOG)
 
     async def _tick(self) -> None:
         ticks = 0
@@ -183,6 +184,14 @@ class _Worker:
                     self._load_keys()
                 except Exception as e:
                     log.error("keys not reloaded, the old ones stay: %s", e)
+
+    def _reload(self) -> None:
+        log.info("SIGHUP: reloading")
+        self._keys_stamp = None
+        try:
+            self._load_keys()
+        except Exception as e:
+            log.error("keys not reloaded, the old ones stay: %s", e)
 
     def _load_keys(self) -> None:
         """Take up keys.toml if it has changed since the last look. Raises UsageError, StorageError."""
@@ -242,9 +251,9 @@ class _Worker:
         refusal = self._hub.no_room
         return str(refusal.detail) if refusal is not None else ""
 
-    def _stop(self, number: int) -> None:
+    def _stop(self, why: str) -> None:
         if not self._stopping.is_set():
-            log.info("%s: stopping", signal.Signals(number).name)
+            log.info("%s: draining", why)
             self._stopping.set()
 
     async def _drain(self) -> None:
@@ -278,28 +287,5 @@ class _Worker:
             log.error("%d events are not accounted for: this is a bug", received - stored - refused - failed)
 
 
-def parse_address(listen: str) -> tuple[str, int]:
-    """HOST:PORT, with brackets around an IPv6 host, or unix:PATH as (PATH, 0). Raises UsageError."""
-    if listen.startswith(_UNIX) and listen != _UNIX:
-        return listen.removeprefix(_UNIX), 0
-    host, colon, port = listen.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"--listen {listen}: say HOST:PORT, such as 127.0.0.1:8080, or unix:PATH")
-    return host.strip("[]") or "0.0.0.0", int(port)
-
-
-def _remove_stale_socket(path: str) -> None:
-    """A socket that nobody listens on is left over from a crash; anything else at `path` stays."""
-    if not os.path.exists(path):
-        return
-    if not stat.S_ISSOCK(os.stat(path).st_mode):
-        raise UsageError(f"--listen unix:{path}: a file that is no socket is there")
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-        except OSError:
-            return
-    raise UsageError(f"--listen unix:{path}: another process listens there")
+if __name__ == "__main__":
+    sys.exit(main())

@@ -67,11 +67,17 @@ class Flusher:
         self._seal_at = 0.0
         self._probe_at = 0.0
         self._stopping = False
+        self._sealing = False
         self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
 
     def start(self) -> None:
         """Begin to commit what is pushed into the ring."""
         self._thread.start()
+
+    def seal_now(self) -> None:
+        """Ask the thread to seal what it has written so far; returns at once."""
+        self._sealing = True
+        self._ring.wake()
 
     def stop(self) -> None:
         """Ask the thread to commit what waits, seal and end; returns at once."""
@@ -98,13 +104,14 @@ class Flusher:
 
     def step(self) -> bool:
         """One turn of the thread: commit what waits, seal what is due; False if nothing waited."""
+        sealing, self._sealing = self._sealing, False
         gathering = self._ring.is_gathering and not self._stopping
         batches = [] if gathering else self._ring.pop(self._settings.commit_bytes_max)
         if batches:
             self._flush(batches)
         elif self.error is not None and time.monotonic() >= self._probe_at:
             self._probe()
-        if self._segment is not None and self._is_due(self._segment):
+        if self._segment is not None and (sealing or self._is_due(self._segment)):
             self._seal()
         return bool(batches)
 

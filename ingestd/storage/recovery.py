@@ -15,6 +15,7 @@ pages for clean ones. The original goes last, so a crash at any step is mended b
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +60,13 @@ class Recovered:
         return f"{text}: {self.problem}" if self.problem else text
 
 
-def recover_all(disk: Disk, data_dir: Path) -> list[Recovered]:
-    """Deal with everything in DATA/open; only while no worker writes there. Raises StorageError."""
+def recover_all(
+    disk: Disk, data_dir: Path, is_ours: Callable[[str], bool] = lambda _: True
+) -> list[Recovered]:
+    """Deal with the files in DATA/open whose names are ours; nobody may write to them any more.
+
+    Raises StorageError.
+    """
     directory = open_directory(data_dir)
     if not disk.is_directory(directory):
         return []
@@ -68,9 +74,12 @@ def recover_all(disk: Disk, data_dir: Path) -> list[Recovered]:
     disk.sync_directory(directory)
     for pattern in (f"*{_COPY_SUFFIX}", f"*{PACKING_SUFFIX}", TEMPORARY_PATTERN):
         for leftover in disk.list(directory, pattern):
-            disk.unlink(leftover)
+            if is_ours(leftover.name):
+                disk.unlink(leftover)
     done = []
     for path in disk.list(directory, f"*{OPEN_SUFFIX}"):
+        if not is_ours(path.name):
+            continue
         try:
             done.append(recover(disk, data_dir, path))
         except StorageError as e:

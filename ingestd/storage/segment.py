@@ -71,6 +71,8 @@ _TAIL: Final = struct.Struct("<II8s")
 _FOOTER_FIXED: Final = _TOTALS.size + 32 + _TAIL.size
 _NAME: Final = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)\d{4}\.\d{3}Z-.+-w\d+-\d+")
 
+_WORKER: Final = re.compile(r"-w(\d+)(?=[-.])")
+
 
 @dataclass(frozen=True, slots=True)
 class Commit:
@@ -243,6 +245,12 @@ def sealed_path(data_dir: Path, name: str) -> Path:
         raise StorageError(f"{name!r} is not the name of a segment")
     year, month, day, hour = match.groups()
     return data_dir / "segments" / f"date={year}-{month}-{day}" / f"hour={hour}" / (name + SUFFIX)
+
+
+def worker_of(name: str) -> int | None:
+    """The number of the worker that a file's name tells of, if it does."""
+    found = _WORKER.findall(name)
+    return int(found[-1]) if found else None
 
 
 def open_directory(data_dir: Path) -> Path:

@@ -209,11 +209,11 @@ def test_a_disk_that_refuses_gets_500_and_nothing_of_it_is_kept(tmp_path: Path) 
     large = EVENT | {"messageId": "large", "noise": [uuid.uuid4().hex for _ in range(8000)]}
     with Server(tmp_path) as server, server.client() as client:
         assert client.post("/v1/track", EVENT | {"messageId": "before"}).status == 200
-        limit = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (64 * 1024, limit[1]))
+        limit = resource.prlimit(server.worker_pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.worker_pid, resource.RLIMIT_FSIZE, (64 * 1024, limit[1]))
         assert_error(client.post("/v1/track", large), 500, INTERNAL, "storage_failed")
         assert_error(client.request("GET", "/readyz"), 503, "Not ready.", "not_ready", "storage fails")
-        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, limit)
+        resource.prlimit(server.worker_pid, resource.RLIMIT_FSIZE, limit)
         assert client.post("/v1/track", EVENT | {"messageId": "after"}).status == 200
         assert client.request("GET", "/readyz").status == 200
         assert [event["messageId"] for event in server.events()] == ["before", "after"]

@@ -29,14 +29,14 @@ SMALL = json.dumps(EVENT).encode()
 
 def memory(server: Server, name: str = "VmRSS") -> int:
     """Bytes of the server's memory."""
-    lines = Path(f"/proc/{server.pid}/status").read_text().splitlines()
+    lines = Path(f"/proc/{server.worker_pid}/status").read_text().splitlines()
     [found] = [line for line in lines if line.startswith(f"{name}:")]
     return int(found.split()[1]) * 1024
 
 
 def forget_peak(server: Server) -> None:
     """VmHWM begins again at what is used now."""
-    Path(f"/proc/{server.pid}/clear_refs").write_text("5")
+    Path(f"/proc/{server.worker_pid}/clear_refs").write_text("5")
 
 
 @pytest.fixture

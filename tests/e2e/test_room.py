@@ -85,11 +85,11 @@ def test_a_stuck_disk_fills_the_ring_then_429_and_loses_nothing_when_it_moves_ag
             answer = late.post("/v1/track", big)
             assert (answer.status, answer.json["code"]) == (429, "overloaded")
             assert int(answer.headers["Retry-After"]) >= 1
-        before = resident_bytes(server.pid)
+        before = resident_bytes(server.worker_pid)
         for _ in range(300):
             with server.client() as late:
                 assert late.post("/v1/track", big).status == 429
-        assert resident_bytes(server.pid) - before < 8 * MIB
+        assert resident_bytes(server.worker_pid) - before < 8 * MIB
         (tmp_path / "stuck").unlink()
         answers = [client.answer() for client in clients]
         kept = [str(i) for i, answer in enumerate(answers) if answer.status == 200]

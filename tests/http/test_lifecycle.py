@@ -177,7 +177,7 @@ SCENARIOS: Final[dict[tuple[str, str], tuple[Callable[[], Wire], str]]] = {
     (WAIT, END): (_after(_starved, _vanish), CLOSED),
     (CLOSING, END): (_fed(LAST_ONE, _vanish), CLOSED),
     (DRAIN, END): (_after(_fed(LAST_ONE, _commit), lambda wire: wire.site.tick(6)), CLOSED),
-    (CLOSED, END): (_fed(b"", lambda wire: wire.site.drain()), CLOSED),
+    (CLOSED, END): (_after(_fed(SMALL, _commit), lambda wire: wire.site.drain()), CLOSED),
 }
 """How each arrow is taken, and the state in which the connection is then."""
 

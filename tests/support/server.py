@@ -184,6 +184,7 @@ class Server:
         self.host, self.port = "", 0
         self._flags = flags
         settings.setdefault("listen", "127.0.0.1:0")
+        settings.setdefault("workers", 1)
         self._settings = {f"INGESTD_{name.upper()}": str(value) for name, value in settings.items()}
         self._starts = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -219,6 +220,17 @@ class Server:
         """The id of the running process."""
         assert self._process is not None, "it does not run"
         return self._process.pid
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """The ids of the worker processes, in no order."""
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
+    @property
+    def worker_pid(self) -> int:
+        """The id of the only worker process."""
+        (pid,) = self.worker_pids
+        return pid
 
     @property
     def _log_path(self) -> Path:

@@ -1,4 +1,7 @@
-"""The real server on a disk that takes nothing while there is a file `stuck` in its working directory."""
+"""The real server on a disk that takes nothing while there is a file `stuck` in its working directory.
+
+Run as a program it is `ingestd`, and with the word `worker` one of its workers.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from ingestd.cli import main
-from ingestd.service import worker
+from ingestd import cli
+from ingestd.service import supervisor, worker
 from ingestd.storage.disk import Disk
 
 _write_through = Disk.write_through
@@ -20,6 +23,9 @@ def _sticky(self: Disk, fd: int, data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    Disk.write_through = _sticky  # type: ignore[method-assign]
-    worker.STUCK_S = 0.2
-    sys.exit(main())
+    if sys.argv[1] == "worker":
+        Disk.write_through = _sticky  # type: ignore[method-assign]
+        worker.STUCK_S = 0.2
+        sys.exit(worker.main())
+    supervisor.WORKER = (sys.executable, __file__, "worker")
+    sys.exit(cli.main())

@@ -1,0 +1,24 @@
+"""What the supervisor tells a worker, as one line of JSON on its standard input."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct
+
+from ingestd.config import Settings
+
+READY: Final = b"ready\n"
+"""What the worker says on its standard output when it serves."""
+
+
+class Brief(Struct, frozen=True):
+    """Who the worker is and what it has inherited."""
+
+    settings: Settings
+    worker: int
+    """Its number, from 0."""
+    workers: int
+    """How many there are."""
+    sockets: list[int]
+    """Descriptors of the listening sockets."""

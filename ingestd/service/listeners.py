@@ -1,0 +1,184 @@
+"""The sockets that clients connect to: made and kept by the supervisor, accepted from by the workers.
+
+On TCP every worker has a socket of its own for each address (SO_REUSEPORT: the kernel spreads the
+connections, and wakes one worker for each). The supervisor keeps them all open, so what connects
+while a worker is away waits in its socket's queue for the next one. A unix socket, and whatever
+systemd hands over, is one socket that all workers share.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from ingestd.errors import UsageError
+
+UNIX: Final = "unix:"
+BACKLOG: Final = 4096
+"""Connections that wait to be accepted; the kernel may allow fewer (net.core.somaxconn)."""
+_FIRST_FD: Final = 3
+"""Where systemd's sockets begin (sd_listen_fds(3))."""
+
+
+@dataclass(slots=True)
+class Listener:
+    """One address and its sockets: one for each worker, or one for all."""
+
+    address: str
+    """As it is shown: HOST:PORT or unix:PATH."""
+    sockets: list[socket.socket] = field(default_factory=list)
+    is_ours: bool = True
+    """False for a socket that systemd made."""
+
+    def of(self, worker: int) -> socket.socket:
+        """The socket of this worker."""
+        return self.sockets[worker % len(self.sockets)]
+
+    def close(self) -> None:
+        """Listen no more; a unix socket's name goes as well."""
+        for one in self.sockets:
+            one.close()
+        if self.is_ours and self.address.startswith(UNIX):
+            with suppress(OSError):
+                os.unlink(self.address.removeprefix(UNIX))
+
+
+def split(listen: str) -> list[str]:
+    """The addresses of a setting, which commas part. Raises UsageError."""
+    addresses = [address.strip() for address in listen.split(",")]
+    for address in addresses:
+        if not address.startswith(UNIX):
+            parse(address)
+        elif address == UNIX:
+            raise _bad(address)
+    return addresses
+
+
+def parse(address: str) -> tuple[str, int]:
+    """HOST:PORT, with brackets around an IPv6 host. Raises UsageError."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise _bad(address)
+    return host.strip("[]"), int(port)
+
+
+def _bad(address: str) -> UsageError:
+    return UsageError(f"--listen {address}: say HOST:PORT, such as 127.0.0.1:8080, or unix:PATH")
+
+
+def open_all(listen: str, workers: int, environ: dict[str, str]) -> list[Listener]:
+    """Listen where the setting says, or on what systemd hands over. Raises UsageError."""
+    handed = _handed_over(environ)
+    if handed:
+        return handed
+    done: list[Listener] = []
+    try:
+        for address in split(listen):
+            done += _open_unix(address) if address.startswith(UNIX) else _open_tcp(address, workers)
+    except BaseException:
+        for listener in done:
+            listener.close()
+        raise
+    return done
+
+
+def _handed_over(environ: dict[str, str]) -> list[Listener]:
+    """The sockets of socket activation, if they are meant for this process."""
+    if environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    listeners = []
+    for fd in range(_FIRST_FD, _FIRST_FD + int(environ.get("LISTEN_FDS", "0"))):
+        one = socket.socket(fileno=fd)
+        one.set_inheritable(False)
+        listeners.append(Listener(shown(one), [one], is_ours=False))
+    return listeners
+
+
+def shown(one: socket.socket) -> str:
+    """The address of a listening socket."""
+    name = one.getsockname()
+    if one.family == socket.AF_UNIX:
+        return UNIX + os.fsdecode(name)
+    return f"{f'[{name[0]}]' if ':' in name[0] else name[0]}:{name[1]}"
+
+
+def _open_tcp(address: str, workers: int) -> list[Listener]:
+    host, port = parse(address)
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as e:
+        raise UsageError(f"--listen {address}: not a host name: {e}") from e
+    if not host:
+        # All of IPv4, as the address is shown; [::]:PORT says all of IPv6.
+        found = [info for info in found if info[0] == socket.AF_INET] or found
+    listeners: list[Listener] = []
+    for family, _, _, _, name in dict.fromkeys(found):
+        try:
+            # With SO_REUSEPORT alone a second server on this port would take half of the connections.
+            _bind(family, name, shares=False).close()
+            first = _bind(family, name, shares=workers > 1)
+            listener = Listener("", [first])
+            listeners.append(listener)
+            while len(listener.sockets) < workers:
+                listener.sockets.append(_bind(family, first.getsockname(), shares=True))
+            for one in listener.sockets:
+                one.listen(BACKLOG)
+        except OSError as e:
+            for listener in listeners:
+                listener.close()
+            raise UsageError(f"--listen {address}: {e.strerror or e}") from e
+        listener.address = shown(first)
+        if not port:
+            # Any port: that of the first address found.
+            break
+    return listeners
+
+
+def _bind(family: int, name: tuple[object, ...], *, shares: bool) -> socket.socket:
+    one = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shares:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        one.bind(name)
+    except BaseException:
+        one.close()
+        raise
+    return one
+
+
+def _open_unix(address: str) -> list[Listener]:
+    path = address.removeprefix(UNIX)
+    _remove_stale(path)
+    one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        one.bind(path)
+        one.listen(BACKLOG)
+    except OSError as e:
+        one.close()
+        raise UsageError(f"--listen {address}: {e.strerror or e}") from e
+    return [Listener(address, [one])]
+
+
+def _remove_stale(path: str) -> None:
+    """A socket that nobody listens on is left over from a crash; anything else at `path` stays."""
+    if not os.path.exists(path):
+        return
+    if not stat.S_ISSOCK(Path(path).stat().st_mode):
+        raise UsageError(f"--listen unix:{path}: a file that is no socket is there")
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except OSError:
+            return
+    raise UsageError(f"--listen unix:{path}: another process listens there")

@@ -1,0 +1,269 @@
+"""The process that operators see: it owns the sockets and the data directory, and keeps workers alive.
+
+It does no work itself. A worker is a process of its own, started afresh from what is installed, that
+inherits the lock and its sockets; its standard input is its brief and its lifeline (it drains and
+ends when the supervisor is gone), its standard output says when it is ready. A worker that dies is
+started again at once, and ever more slowly if it keeps dying.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from ingestd import __version__
+from ingestd.config import Settings
+from ingestd.errors import StorageError
+from ingestd.service import keyfile, listeners
+from ingestd.service.brief import READY, Brief
+from ingestd.service.listeners import UNIX, Listener
+from ingestd.storage.disk import Disk
+
+log = logging.getLogger("ingestd.supervisor")
+
+WORKER: tuple[str, ...] = (sys.executable, "-m", "ingestd.service.worker")
+"""The command of a worker."""
+_STOPS: Final = (signal.SIGTERM, signal.SIGINT)
+_FORWARDED: Final = (signal.SIGHUP, signal.SIGUSR1)
+_HEARD: Final = (*_STOPS, *_FORWARDED, signal.SIGUSR2, signal.SIGCHLD)
+_STEADY_S: Final = 10.0
+"""A worker that has lived this long does not keep dying."""
+_DELAY_S: Final = 0.1
+_DELAY_S_MAX: Final = 10.0
+_KILL_S: Final = 30.0
+"""Beyond the drain timeout: what a commit, a seal and the packing of segments may still take."""
+
+
+def serve(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit status. Raises UsageError, StorageError."""
+    listeners.split(settings.listen)
+    disk, data_dir = Disk(), Path(settings.data_dir)
+    disk.make_directory(data_dir)
+    lock = disk.lock(data_dir / "lock")
+    try:
+        return Supervisor(settings, disk, lock).run()
+    finally:
+        # The process's number may be another's soon.
+        with suppress(StorageError):
+            disk.truncate(lock, 0)
+        disk.close(lock)
+
+
+class _Worker:
+    """The place of one worker, and the process that fills it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.process: subprocess.Popen[bytes] | None = None
+        self.is_ready = False
+        self.started_at = 0.0
+        self.start_at = 0.0
+        """When to start the next process."""
+        self.delay_s = 0.0
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process, if there is one."""
+        if self.process is not None:
+            with suppress(ProcessLookupError):
+                self.process.send_signal(number)
+
+
+class Supervisor:
+    """Starts, watches, restarts and ends the workers of one data directory."""
+
+    def __init__(self, settings: Settings, disk: Disk, lock: int) -> None:
+        self._settings = settings
+        self._disk = disk
+        self._lock = lock
+        count = settings.workers or len(os.sched_getaffinity(0))
+        self._workers = [_Worker(number) for number in range(count)]
+        self._listeners: list[Listener] = []
+        self._selector = selectors.DefaultSelector()
+        self._first_secret: str | None = None
+        self._has_started = False
+        self._is_stopping = False
+        self._kill_at = 0.0
+        self._rolling: list[_Worker] = []
+        """Those still to be replaced in a rolling restart; the first one is being replaced."""
+        self._status = 0
+
+    def run(self) -> int:
+        """Until all workers have ended after a stop; returns the exit status."""
+        ear, mouth = socket.socketpair()
+        with ear, mouth:
+            for end in (ear, mouth):
+                end.setblocking(False)
+            signal.set_wakeup_fd(mouth.fileno())
+            for number in _HEARD:
+                signal.signal(number, lambda *_: None)
+            self._selector.register(ear, selectors.EVENT_READ)
+            self._listeners = listeners.open_all(self._settings.listen, len(self._workers), dict(os.environ))
+            try:
+                # Only a server that can be reached makes the key that is shown once.
+                self._first_secret = keyfile.ensure_one(self._disk, Path(self._settings.data_dir))
+                while not self._is_stopping or any(worker.process for worker in self._workers):
+                    self._start_due()
+                    self._listen(ear)
+                    self._reap()
+            finally:
+                self._close_listeners()
+                for worker in self._workers:
+                    worker.signal(signal.SIGKILL)
+                signal.set_wakeup_fd(-1)
+        return self._status
+
+    # -- starting -----------------------------------------------------------------------------
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        if self._is_stopping:
+            if now >= self._kill_at:
+                for worker in self._workers:
+                    worker.signal(signal.SIGKILL)
+            return
+        for worker in self._workers:
+            if worker.process is None and now >= worker.start_at:
+                self._start(worker)
+
+    def _start(self, worker: _Worker) -> None:
+        sockets = [listener.of(worker.number).fileno() for listener in self._listeners]
+        brief = Brief(self._settings, worker.number, len(self._workers), sockets)
+        process = subprocess.Popen(
+            WORKER,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=[self._lock, *sockets],
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        worker.process, worker.is_ready, worker.started_at = process, False, time.monotonic()
+        self._selector.register(process.stdout, selectors.EVENT_READ, worker)
+        with suppress(BrokenPipeError):
+            process.stdin.write(msgspec.json.encode(brief) + b"\n")
+            process.stdin.flush()
+
+    def _told(self, worker: _Worker) -> None:
+        """A worker says that it is ready, or its output has ended with it."""
+        assert worker.process is not None
+        assert worker.process.stdout is not None
+        said = os.read(worker.process.stdout.fileno(), 1024)
+        if not said:
+            self._selector.unregister(worker.process.stdout)
+        elif READY in said:
+            worker.is_ready = True
+            if self._rolling and self._rolling[0] is worker:
+                log.info("worker %d is replaced", worker.number)
+                self._rolling.pop(0)
+                self._roll()
+            if not self._has_started and all(worker.is_ready for worker in self._workers):
+                self._has_started = True
+                self._announce()
+
+    def _announce(self) -> None:
+        addresses = [listener.address for listener in self._listeners]
+        shown = ", ".join(a if a.startswith(UNIX) else f"http://{a}" for a in addresses)
+        count = len(self._workers)
+        log.info(
+            "ingestd %s listens on %s, data in %s, %d worker%s",
+            *(__version__, shown, Path(self._settings.data_dir).resolve(), count, "s"[count == 1 :]),
+        )
+        if self._first_secret is not None:
+            keyfile.show_first(self._first_secret, addresses[0])
+            self._first_secret = None
+
+    # -- signals ------------------------------------------------------------------------------
+
+    def _listen(self, ear: socket.socket) -> None:
+        """Wait for a signal, a word of a worker, or the time of the next start."""
+        now = time.monotonic()
+        starts = [worker.start_at for worker in self._workers if worker.process is None]
+        until = self._kill_at if self._is_stopping else min(starts, default=now + 60)
+        for key, _ in self._selector.select(min(60.0, max(0.0, until - now))):
+            if key.data is not None:
+                self._told(key.data)
+                continue
+            with suppress(BlockingIOError):
+                for number in ear.recv(256):
+                    self._heard(number)
+
+    def _heard(self, number: int) -> None:
+        if number in _STOPS:
+            self._stop(number)
+        elif number in _FORWARDED:
+            for worker in self._workers:
+                worker.signal(number)
+        elif number == signal.SIGUSR2 and not self._is_stopping and not self._rolling:
+            log.info("SIGUSR2: replacing the workers one by one")
+            self._rolling = list(self._workers)
+            self._roll()
+
+    def _roll(self) -> None:
+        """End the next worker that is to be replaced; its sockets stay open meanwhile."""
+        if self._rolling and not self._is_stopping:
+            self._rolling[0].signal(signal.SIGTERM)
+
+    def _stop(self, number: int) -> None:
+        if self._is_stopping:
+            return
+        log.info("%s: stopping", signal.Signals(number).name)
+        self._end_all()
+
+    def _end_all(self) -> None:
+        self._is_stopping = True
+        self._kill_at = time.monotonic() + self._settings.drain_timeout_s + _KILL_S
+        self._close_listeners()
+        for worker in self._workers:
+            worker.signal(signal.SIGTERM)
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+
+    # -- ends ---------------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        for worker in self._workers:
+            process = worker.process
+            if process is None or (status := process.poll()) is None:
+                continue
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with suppress(KeyError):
+                self._selector.unregister(process.stdout)
+            process.stdout.close()
+            with suppress(BrokenPipeError):
+                process.stdin.close()
+            worker.process = None
+            self._ended(worker, status)
+
+    def _ended(self, worker: _Worker, status: int) -> None:
+        """Say that a worker has ended, if it was not asked to, and decide when the next one starts."""
+        now = time.monotonic()
+        if self._is_stopping:
+            self._status = self._status or abs(status)
+            return
+        if self._rolling and self._rolling[0] is worker and status == 0:
+            worker.start_at = now
+            return
+        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        if not self._has_started:
+            # It has said why: it would fail again.
+            log.error("worker %d %s", worker.number, how)
+            self._status = abs(status) or 1
+            self._end_all()
+            return
+        is_steady = now - worker.started_at >= _STEADY_S
+        worker.delay_s = 0.0 if is_steady else min(max(_DELAY_S, 2 * worker.delay_s), _DELAY_S_MAX)
+        worker.start_at = now + worker.delay_s
+        log.error("worker %d %s, the next one starts in %.1f s", worker.number, how, worker.delay_s)
