@@ -22,3 +22,5 @@ class Brief(Struct, frozen=True):
     """How many there are."""
     sockets: list[int]
     """Descriptors of the listening sockets."""
+    memory: int
+    """Descriptor of the memory that all share: see `scoreboard`."""

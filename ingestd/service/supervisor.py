@@ -25,7 +25,7 @@ import msgspec
 from ingestd import __version__
 from ingestd.config import Settings
 from ingestd.errors import StorageError
-from ingestd.service import keyfile, listeners
+from ingestd.service import keyfile, listeners, scoreboard
 from ingestd.service.brief import READY, Brief
 from ingestd.service.listeners import UNIX, Listener
 from ingestd.storage.disk import Disk
@@ -89,6 +89,7 @@ class Supervisor:
         count = settings.workers or len(os.sched_getaffinity(0))
         self._workers = [_Worker(number) for number in range(count)]
         self._listeners: list[Listener] = []
+        self._memory = scoreboard.make(count)
         self._selector = selectors.DefaultSelector()
         self._first_secret: str | None = None
         self._has_started = False
@@ -138,12 +139,12 @@ class Supervisor:
 
     def _start(self, worker: _Worker) -> None:
         sockets = [listener.of(worker.number).fileno() for listener in self._listeners]
-        brief = Brief(self._settings, worker.number, len(self._workers), sockets)
+        brief = Brief(self._settings, worker.number, len(self._workers), sockets, self._memory.fd)
         process = subprocess.Popen(
             WORKER,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            pass_fds=[self._lock, *sockets],
+            pass_fds=[self._lock, self._memory.fd, *sockets],
         )
         assert process.stdin is not None
         assert process.stdout is not None

@@ -29,9 +29,10 @@ from ingestd.http.hub import Hub
 from ingestd.http.protocol import Connection
 from ingestd.keys import Keyring
 from ingestd.ring import Ring
-from ingestd.service import keyfile, logs, memory
+from ingestd.service import keyfile, logs, memory, scoreboard
 from ingestd.service.brief import READY, Brief
 from ingestd.service.listeners import BACKLOG
+from ingestd.service.scoreboard import FLUSHER_BEAT_MS, LOOP_BEAT_MS, WORKERS, SharedMemory, Table
 from ingestd.storage import recovery
 from ingestd.storage.disk import Disk
 from ingestd.storage.flusher import Flusher
@@ -107,6 +108,8 @@ class _Worker:
         self._flusher = Flusher(
             settings, disk, self._ring, self._acknowledge, sealer, socket.gethostname(), brief.worker
         )
+        self._memory = SharedMemory(brief.memory)
+        self._row = Table(self._memory.region(WORKERS, 0)).row(brief.worker)
         self._keyring = Keyring()
         self._keys_stamp: object = None
         self._stopping = asyncio.Event()
@@ -140,6 +143,8 @@ class _Worker:
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
         servers = [await self._accept(fd) for fd in self._brief.sockets]
+        # Before anybody takes it for ready, so that the beats of the one before it are gone.
+        self._report()
         ticking = asyncio.create_task(self._tick())
         os.write(sys.stdout.fileno(), READY)
         await self._stopping.wait()
@@ -175,6 +180,7 @@ class _Worker:
             ticks += 1
             # Nothing may end this task: no deadline would pass any more, and no revoked key stop.
             try:
+                self._report()
                 self._heed_room()
                 self._hub.tick()
             except Exception:
@@ -184,6 +190,11 @@ class _Worker:
                     self._load_keys()
                 except Exception as e:
                     log.error("keys not reloaded, the old ones stay: %s", e)
+
+    def _report(self) -> None:
+        """Tell the other processes how this one is."""
+        self._row[LOOP_BEAT_MS] = scoreboard.monotonic_ms()
+        self._row[FLUSHER_BEAT_MS] = int(self._flusher.beat_s * 1000)
 
     def _reload(self) -> None:
         log.info("SIGHUP: reloading")

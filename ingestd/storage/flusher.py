@@ -54,6 +54,8 @@ class Flusher:
         """Why the last commit or probe failed; None while storage works."""
         self.committing_since: float | None = None
         """By the monotonic clock: when the commit began that is on its way to the disk now."""
+        self.beat_s = time.monotonic()
+        """By the same clock: when the thread last began a turn."""
         self._settings = settings
         self._data_dir = Path(settings.data_dir)
         self._disk = disk
@@ -104,6 +106,7 @@ class Flusher:
 
     def step(self) -> bool:
         """One turn of the thread: commit what waits, seal what is due; False if nothing waited."""
+        self.beat_s = time.monotonic()
         sealing, self._sealing = self._sealing, False
         gathering = self._ring.is_gathering and not self._stopping
         batches = [] if gathering else self._ring.pop(self._settings.commit_bytes_max)
