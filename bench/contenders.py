@@ -27,9 +27,8 @@ class Contender:
     key: str
 
     def cpu_s(self) -> float:
-        """User and system seconds of the process, all its threads, and its ended children."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+        """User and system seconds of the process and all that it has started: a supervisor does little."""
+        return _cpu_ticks(self.pid) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -73,6 +72,13 @@ def _ended(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> Iterator
         process.wait(timeout=60)
         if process.stdout is not None:
             process.stdout.close()
+
+
+def _cpu_ticks(pid: int) -> int:
+    """Of a process, all its threads, its ended children, and those that run with all of theirs."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return sum(int(ticks) for ticks in fields[11:15]) + sum(_cpu_ticks(int(child)) for child in children)
 
 
 def pinned(core: int) -> list[str]:
