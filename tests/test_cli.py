@@ -41,7 +41,7 @@ def stopped(tmp_path: Path) -> Server:
         (["key", "add"], ["NAME", "--data-dir", "source"]),
         (["key", "revoke"], ["within about a second"]),
         (["cat"], ["--follow", "NDJSON", "open segments"]),
-        (["verify"], ["Exit status 0"]),
+        (["verify"], ["Exit status 0", "--json", "sources", "quarantined_files"]),
     ],
 )
 def test_help_tells_what_a_newcomer_needs(tmp_path: Path, command: list[str], words: list[str]) -> None:
@@ -68,7 +68,6 @@ def test_version_is_printed(tmp_path: Path) -> None:
 # -- mistakes --------------------------------------------------------------------------------
 
 MISTAKES = [
-    (["serve", "--workers", "2"], USAGE, "--workers 2: this version runs one worker; say --workers 1"),
     (["serve", "--workers", "many"], USAGE, "--workers: 'many'"),
     (["serve", "--listen", "8080"], USAGE, "--listen 8080: say HOST:PORT, such as 127.0.0.1:8080"),
     (["serve", "--listen", "127.0.0.1:65536"], USAGE, "--listen 127.0.0.1:65536: say HOST:PORT"),
@@ -230,12 +229,16 @@ def test_cat_shows_an_open_segment_while_the_server_runs(tmp_path: Path) -> None
         assert server.segments() == []
 
 
-def test_cat_prints_what_is_good_and_fails_for_what_is_not(stopped: Server) -> None:
-    [path] = stopped.segments()
+def test_cat_prints_what_is_good_and_fails_for_what_is_not(tmp_path: Path) -> None:
+    large = EVENT | {"properties": {"text": "too large to be packed " * 2000}}
+    with Server(tmp_path) as server, server.client() as client:
+        for name in ("a", "b"):
+            assert client.post("/v1/track", large | {"messageId": name}).status == 200
+    [path] = server.segments()
     whole = path.read_bytes()
     second = whole.index(b"\x28\xb5\x2f\xfd", 4)
     path.write_bytes(whole[: second + 10])
-    done = run("cat", "data", cwd=stopped.folder)
+    done = run("cat", "data", cwd=tmp_path)
     assert done.returncode == WRONG
     assert [json.loads(line)["messageId"] for line in done.stdout.splitlines()] == ["a"]
     assert "what follows is not shown" in done.stderr
@@ -259,7 +262,44 @@ def test_cat_ends_quietly_when_interrupted(stopped: Server) -> None:
 
 def test_verify_says_what_it_checked(stopped: Server) -> None:
     done = run("verify", "data", cwd=stopped.folder)
-    assert (done.returncode, done.stdout) == (OK, "1 segments, 2 commits, 2 events, 0 problems\n")
+    assert (done.returncode, done.stderr) == (OK, "")
+    assert done.stdout == "1 segments, 1 commits, 2 events, 0 problems\n"
+
+
+def test_verify_says_the_same_to_machines(stopped: Server) -> None:
+    [path] = stopped.segments()
+    (stopped.data_dir / "segments" / "notes").write_text("mine")
+    done = run("verify", "data", "--json", cwd=stopped.folder)
+    assert (done.returncode, done.stderr) == (OK, "")
+    [source] = json.loads(done.stdout)["sources"]
+    assert json.loads(done.stdout) == {
+        "ok": True,
+        "segments": 1,
+        "sealed": 1,
+        "open": 0,
+        "commits": 1,
+        "events": 2,
+        "content_bytes": len(zstandard.ZstdDecompressor().stream_reader(path.read_bytes()).read()),
+        "stored_bytes": path.stat().st_size,
+        "torn_files": 0,
+        "quarantined_files": 0,
+        "sources": [{"node": source["node"], "worker": 0, "segments": 1, "events": 2}],
+        "problems": [],
+        "notes": [{"path": "data/segments/notes", "note": "not a file of ingestd"}],
+    }
+    assert f"-{source['node']}-w0-" in path.name
+
+
+def test_verify_names_problems_to_machines_and_fails(stopped: Server) -> None:
+    [path] = stopped.segments()
+    path.write_bytes(path.read_bytes()[:-1])
+    done = run("verify", "data", "--json", cwd=stopped.folder)
+    assert done.returncode == WRONG
+    found = json.loads(done.stdout)
+    assert (found["ok"], found["events"]) == (False, 2)
+    [problem] = found["problems"]
+    assert problem["path"] == str(path.relative_to(stopped.folder))
+    assert problem["problem"].startswith("torn: the footer at byte ")
 
 
 def test_verify_finds_one_changed_byte_anywhere_in_a_segment(stopped: Server) -> None:

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -169,11 +169,11 @@ class Disk:
             finally:
                 os.close(fd)
 
-    def read(self, path: Path, offset: int = 0) -> bytes:
-        """The file's bytes from `offset` to its end."""
+    def read(self, path: Path, offset: int = 0, size: int = -1) -> bytes:
+        """The file's bytes from `offset` on, `size` of them if there are so many; -1: to its end."""
         with _naming("read", path), path.open("rb") as f:
             f.seek(offset)
-            return f.read()
+            return f.read(size)
 
     def exists(self, path: Path) -> bool:
         """True if there is something at this path."""
@@ -185,21 +185,35 @@ class Disk:
         with _naming("stat", path):
             return stat.S_ISDIR(_mode(path) or 0)
 
-    def list(self, directory: Path, pattern: str, *, deep: bool = False) -> list[Path]:
+    def list(
+        self,
+        directory: Path,
+        pattern: str,
+        *,
+        deep: bool = False,
+        unreadable: Callable[[StorageError], None] | None = None,
+    ) -> list[Path]:
         """Files whose names match the pattern, by name; `deep` looks below too.
 
-        None if there is no such directory; one that may not be read is an error, not empty.
+        None if there is no such directory. One that may not be read is an error, not empty; with
+        `unreadable` it is told of, and the others are listed.
         """
 
-        def unreadable(error: OSError) -> None:
-            if not isinstance(error, FileNotFoundError):
+        def failed(error: OSError) -> None:
+            if isinstance(error, FileNotFoundError):
+                return
+            if unreadable is None:
                 raise error
+            unreadable(StorageError(f"list {error.filename or directory}: {error.strerror or error}"))
 
         found: list[Path] = []
         with _naming("list", directory):
-            for folder, _, names in os.walk(directory, onerror=unreadable):
+            for folder, _, names in os.walk(directory, onerror=failed):
                 paths = [Path(folder, name) for name in names if fnmatchcase(name, pattern)]
-                found += [path for path in paths if stat.S_ISREG(_mode(path) or 0)]
+                try:
+                    found += [path for path in paths if stat.S_ISREG(_mode(path) or 0)]
+                except OSError as e:
+                    failed(e)
                 if not deep:
                     break
         return sorted(found, key=lambda path: path.name)

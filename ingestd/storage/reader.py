@@ -1,37 +1,20 @@
-"""Reading segments back: `cat` for their lines, `verify` for the proof that they are whole."""
+"""`cat`: the lines of segments, each once, while the server writes, seals and packs them."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import zstandard
-
 from ingestd.errors import StorageError
 from ingestd.storage.disk import Disk
-from ingestd.storage.segment import (
-    OPEN_SUFFIX,
-    SUFFIX,
-    Chain,
-    Commit,
-    Walk,
-    open_directory,
-    sealed_path,
-    walk,
-)
+from ingestd.storage.reading import Gone, Group, Reading, home, in_order
+from ingestd.storage.segment import OPEN_SUFFIX, SUFFIX, open_directory
 
 _POLL_S = 0.2
 Problem = Callable[[str], None]
-
-
-def segments(disk: Disk, data_dir: Path) -> list[Path]:
-    """The sealed and open segments of a data directory, oldest first, each once."""
-    # Open ones first: one that is sealed in between is then found twice, not missed.
-    found = disk.list(open_directory(data_dir), f"*{OPEN_SUFFIX}")
-    found += disk.list(data_dir / "segments", f"*{SUFFIX}", deep=True)
-    return sorted({_name(path): path for path in found}.values(), key=lambda path: path.name)
 
 
 def cat(disk: Disk, paths: list[Path], follow: bool, problem: Problem) -> Iterator[bytes]:
@@ -39,126 +22,111 @@ def cat(disk: Disk, paths: list[Path], follow: bool, problem: Problem) -> Iterat
 
     With `follow` it goes on for ever with what is added. `problem` is told of what cannot be read.
     """
-    chains: dict[str, Chain] = {}
-    ended: set[str] = set()
+    course = _Course(disk, paths, problem)
     while True:
-        found = 0
-        for path in _expand(disk, paths):
-            name = _name(path)
-            if name in ended:
+        is_idle = True
+        for task, (contents, error) in in_order(course.added(), _contents):
+            if task.reading in course.failed:
                 continue
-            chain = chains.setdefault(name, Chain())
-            before = len(chain.commits)
-            try:
-                data, base, result = _walk_on(disk, path, chain)
-                for commit in chain.commits[before:]:
-                    yield _content(data, commit, base)
-            except _Gone:
-                result = Walk(chain, "sealed")
-            except StorageError as e:
-                result = Walk(chain, "damaged", str(e))
-            found += len(chain.commits) - before
-            if path.name.endswith(OPEN_SUFFIX) and result.state in ("open", "torn"):
-                # What follows the last commit of an open segment may be a commit on its way.
-                continue
-            ended.add(name)
-            del chains[name]
-            if result.state in ("torn", "damaged"):
-                problem(f"{path}: {result.problem}; what follows is not shown")
+            for lines in contents:
+                is_idle = False
+                yield lines
+            if error:
+                course.failed.add(task.reading)
+                problem(f"{task.reading.path}: {error}; what follows is not shown")
         if not follow:
             return
-        if not found:
+        if is_idle:
             time.sleep(_POLL_S)
 
 
-class _Gone(StorageError):
-    """Removed since it was listed: by a consumer, or because it had no whole commit."""
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Follows the groups of a segment that cannot be read on."""
+
+    reading: Reading
+    problem: str
+    content_bytes: int = 0
 
 
-def _walk_on(disk: Disk, path: Path, chain: Chain) -> tuple[bytes, int, Walk]:
-    """Walk what was added after `chain`: its bytes, their offset in the file, and the result."""
-    base = chain.end
-    places = [path]
-    if path.name.endswith(OPEN_SUFFIX):
-        # It may have been sealed since it was listed.
-        places.append(sealed_path(path.parent.parent, _name(path)))
-    for place in places:
-        try:
-            data = disk.read(place, base)
-        except StorageError:
-            if disk.exists(place):
-                raise
-        else:
-            return data, base, walk(data, chain)
-    raise _Gone(f"{path} is gone")
+class _Course:
+    """What has been read of which segment, from one listing of the directories to the next."""
+
+    def __init__(self, disk: Disk, paths: list[Path], problem: Problem) -> None:
+        self.failed: set[Reading] = set()
+        self._disk = disk
+        self._paths = paths
+        self._problem = problem
+        self._told: set[str] = set()
+        self._readings: dict[str, Reading] = {}
+        self._ended: set[str] = set()
+
+    def added(self) -> Iterator[Group | _End]:
+        """List once, and read what has been added since the last time."""
+        for path in self._expanded():
+            # Not the name alone: a segment may have been copied to a second directory.
+            key = os.path.abspath(home(path))
+            if key in self._ended:
+                continue
+            reading = self._readings.setdefault(key, Reading(path))
+            problem = ""
+            try:
+                yield from self._groups(reading)
+            except Gone:
+                pass
+            except StorageError as e:
+                problem = str(e)
+            else:
+                if reading.may_grow and reading not in self.failed:
+                    continue
+                if reading.found.state in ("torn", "damaged"):
+                    problem = reading.found.problem
+            self._ended.add(key)
+            del self._readings[key]
+            if problem:
+                yield _End(reading, problem)
+
+    def _groups(self, reading: Reading) -> Iterator[Group]:
+        while True:
+            try:
+                for group in reading.groups(self._disk):
+                    reading.shown_bytes += group.content_bytes - group.skip
+                    yield group
+                return
+            except Gone:
+                if not reading.move():
+                    raise
+
+    def _expanded(self) -> Iterator[Path]:
+        for path in self._paths:
+            if self._disk.is_directory(path):
+                yield from segments(self._disk, path, self._unreadable)
+            else:
+                yield path
+
+    def _unreadable(self, error: StorageError) -> None:
+        """A directory; once, not at every look."""
+        if str(error) not in self._told:
+            self._told.add(str(error))
+            self._problem(f"{error}; what is in it is not shown")
 
 
-def _content(data: bytes, commit: Commit, base: int = 0) -> bytes:
-    """The lines of one commit. Raises StorageError if the frame does not decompress to them."""
-    start = commit.offset - base
-    frame = memoryview(data)[start : start + commit.frame_bytes]
+def _contents(task: Group | _End) -> tuple[list[bytes], str]:
+    """The lines of each commit, up to the first that cannot be read, and why."""
+    contents: list[bytes] = []
+    if isinstance(task, _End):
+        return contents, task.problem
     try:
-        content = zstandard.ZstdDecompressor().decompress(frame, max_output_size=commit.content_bytes)
-    except zstandard.ZstdError as e:
-        raise StorageError(f"frame at byte {commit.offset}: {e}") from e
-    if len(content) != commit.content_bytes or content.count(b"\n") != commit.events:
-        raise StorageError(f"frame at byte {commit.offset}: does not hold what its trailer says")
-    return content
+        for _, lines in task.contents():
+            contents.append(lines)
+    except StorageError as e:
+        return contents, str(e)
+    return contents, ""
 
 
-def _expand(disk: Disk, paths: list[Path]) -> Iterator[Path]:
-    for path in paths:
-        if disk.is_directory(path):
-            yield from segments(disk, path)
-        else:
-            yield path
-
-
-def _name(path: Path) -> str:
-    return path.name.removesuffix(".open").removesuffix(SUFFIX)
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What `verify` found in a data directory."""
-
-    segments: int = 0
-    commits: int = 0
-    events: int = 0
-    problems: int = 0
-
-
-def verify(disk: Disk, data_dir: Path, say: Problem) -> Verdict:
-    """Check every frame, trailer, chain and footer below `data_dir`; `say` is told what is wrong."""
-    verdict = Verdict()
-    for path in segments(disk, data_dir):
-        try:
-            _verify_one(disk, path, verdict, say)
-        except _Gone:
-            continue
-        except StorageError as e:
-            verdict.problems += 1
-            say(f"{path}: {e}")
-    for path in disk.list(data_dir / "quarantine", "*"):
-        verdict.problems += 1
-        say(f"{path}: quarantined, its damage was found earlier")
-    return verdict
-
-
-def _verify_one(disk: Disk, path: Path, verdict: Verdict, say: Problem) -> None:
-    data, _, result = _walk_on(disk, path, Chain())
-    verdict.segments += 1
-    for commit in result.chain.commits:
-        _content(data, commit)
-        verdict.commits += 1
-        verdict.events += commit.events
-    is_open = path.name.endswith(OPEN_SUFFIX)
-    if is_open and result.state == "torn":
-        tail = len(data) - result.chain.end
-        say(f"{path}: note: {tail} bytes after the last commit, on their way or torn by a crash")
-    elif result.state in ("torn", "damaged"):
-        verdict.problems += 1
-        say(f"{path}: {result.state}: {result.problem}")
-    elif not is_open and result.state != "sealed":
-        verdict.problems += 1
-        say(f"{path}: the footer is missing")
+def segments(disk: Disk, data_dir: Path, unreadable: Callable[[StorageError], None]) -> list[Path]:
+    """The sealed and open segments of a data directory, oldest first, each once."""
+    # Open ones first: one that is sealed in between is then found twice, not missed.
+    found = disk.list(open_directory(data_dir), f"*{OPEN_SUFFIX}", unreadable=unreadable)
+    found += disk.list(data_dir / "segments", f"*{SUFFIX}", deep=True, unreadable=unreadable)
+    return sorted({home(path): path for path in found}.values(), key=lambda path: path.name)

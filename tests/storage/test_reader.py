@@ -1,21 +1,20 @@
-"""Reading back: no line lost or twice while the writer goes on, and every kind of damage found."""
+"""cat: no line lost or twice while the writer goes on, seals and packs; what cannot be read is named."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
 import pytest
-import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingestd.storage import packing, reading
 from ingestd.storage.disk import Disk
-from ingestd.storage.reader import cat, verify
 from ingestd.storage.recovery import recover
-from ingestd.storage.segment import Chain, Segment, walk
+from ingestd.storage.segment import Segment, publish, walk
+from tests.storage.reads import Follower, lying_bytes, publish_packed, read, sums, verified
 from tests.storage.samples import (
     DATA,
     FIRST_MS,
@@ -33,45 +32,6 @@ from tests.support.disk import FaultyDisk
 
 COMMITS = [lines(2), lines(5, 2), lines(1, 7)]
 NEXT = NAME.replace("000001", "000002")
-
-
-def read(disk: Disk, *paths: Path) -> tuple[bytes, list[str]]:
-    """All lines, and what was wrong."""
-    wrong: list[str] = []
-    return b"".join(cat(disk, list(paths) or [DATA], follow=False, problem=wrong.append)), wrong
-
-
-def verified(disk: Disk, data_dir: Path = DATA) -> tuple[tuple[int, int, int, int], list[str]]:
-    """The verdict, and what was said."""
-    said: list[str] = []
-    verdict = verify(disk, data_dir, said.append)
-    return (verdict.segments, verdict.commits, verdict.events, verdict.problems), said
-
-
-class Follower:
-    """cat -f beside a writer on one thread: whenever it would sleep, the next step of the writer is done."""
-
-    def __init__(self, disk: FaultyDisk, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.disk = disk
-        self.wrong: list[str] = []
-        self._steps: Iterator[None] = iter(())
-        monkeypatch.setattr(time, "sleep", self._sleep)
-
-    def _sleep(self, _: float) -> None:
-        next(self._steps)
-
-    def follow(self, steps: Iterator[None]) -> bytes:
-        """All that it prints until the writer has no more steps and everything has been read."""
-        self._steps = steps
-        shown = b""
-        try:
-            for content in cat(self.disk, [DATA], follow=True, problem=self.wrong.append):
-                shown += content
-        except RuntimeError as e:
-            # A StopIteration of the steps, as it leaves a generator.
-            if not isinstance(e.__cause__, StopIteration):
-                raise
-        return shown
 
 
 def test_open_and_sealed_segments_are_read_oldest_first() -> None:
@@ -130,18 +90,6 @@ def test_a_segment_sealed_between_any_two_calls_of_the_reader_is_read_once(call:
     assert read(disk) == (lines(9), [])
 
 
-def test_a_segment_that_has_both_its_names_is_verified_once() -> None:
-    disk = new_disk()
-    segment = write(disk, DATA, COMMITS)
-
-    def seal(call: str, name: str) -> None:
-        if (call, name) == ("list", "segments"):
-            segment.seal()
-
-    disk.on_call = seal
-    assert verified(disk) == ((1, 3, 8, 0), [])
-
-
 def test_a_commit_on_its_way_is_shown_when_it_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     disk = new_disk()
     data = open_bytes(COMMITS)
@@ -186,20 +134,22 @@ def test_an_open_segment_that_vanishes_empty_does_not_end_the_reading() -> None:
     assert read(disk) == (lines(1), [])
 
 
+def remove_at_read(disk: FaultyDisk, path: Path) -> None:
+    """Let a consumer remove the file after it was listed."""
+
+    def remove(call: str, name: str) -> None:
+        if (call, name) == ("read", path.name):
+            disk.unlink(path)
+
+    disk.on_call = remove
+
+
 def test_a_sealed_segment_that_a_consumer_removes_does_not_end_the_reading() -> None:
-    for run in (read, verified):
-        disk = new_disk()
-        write(disk, DATA, COMMITS).seal()
-        write(disk, DATA, [lines(1)], NEXT).seal()
-
-        def remove(call: str, name: str, disk: FaultyDisk = disk) -> None:
-            if call == "read" and name == SEALED.name:
-                disk.unlink(SEALED)
-
-        disk.on_call = remove
-        result, wrong = run(disk)
-        assert result in (lines(1), (1, 1, 1, 0))
-        assert wrong == []
+    disk = new_disk()
+    write(disk, DATA, COMMITS).seal()
+    write(disk, DATA, [lines(1)], NEXT).seal()
+    remove_at_read(disk, SEALED)
+    assert read(disk) == (lines(1), [])
 
 
 def test_a_segment_that_cannot_be_read_is_named_and_the_others_are_shown() -> None:
@@ -244,91 +194,206 @@ def test_a_problem_is_told_with_its_offset_in_the_file_also_when_following(
     assert f"byte {second}" in wrong
 
 
-def test_a_whole_directory_has_no_problems() -> None:
-    disk = new_disk()
-    write(disk, DATA, COMMITS).seal()
-    write(disk, DATA, [lines(3)], NEXT)
-    assert verified(disk) == ((2, 4, 11, 0), [])
-
-
-def test_an_empty_directory_has_no_problems() -> None:
-    assert verified(FaultyDisk(DATA)) == ((0, 0, 0, 0), [])
-
-
-@given(st.integers(0), st.integers(1, 255))
-def test_any_changed_byte_of_a_sealed_segment_is_found(position: int, flip: int) -> None:
-    disk = new_disk()
-    data = bytearray(sealed_bytes(COMMITS))
-    data[position % len(data)] ^= flip
-    put(disk, SEALED, bytes(data))
-    (_, _, _, problems), said = verified(disk)
-    assert problems == len(said) == 1
-
-
-def test_a_sealed_segment_cut_at_any_byte_is_found() -> None:
-    data = sealed_bytes(COMMITS)
-    for size in range(len(data)):
-        disk = new_disk()
-        put(disk, SEALED, data[:size])
-        assert verified(disk)[0][3] == 1
-
-
-def _rewritten(change: Callable[[list[bytes]], None]) -> bytes:
-    """A segment whose checksums are all right, by a writer with a bug."""
-    frames = [zstandard.compress(content) for content in COMMITS]
-    change(frames)
-    chain, data = Chain(), b""
-    for frame, content in zip(frames, COMMITS, strict=True):
-        trailer = chain.trailer(frame, len(content), content.count(b"\n"), 0, 0)
-        chain.append(trailer)
-        data += frame + trailer
-    return data + chain.footer()
-
-
-WRONG: dict[str, Callable[[], tuple[Path, bytes]]] = {
-    "the footer is missing": lambda: (SEALED, open_bytes(COMMITS)),
-    "torn: no whole zstd frame at byte": lambda: (SEALED, open_bytes(COMMITS) + b"tail"),
-    "the footer at byte": lambda: (SEALED, sealed_bytes(COMMITS) + sealed_bytes(COMMITS[:1])),
-    "damaged: commit 1 at byte 0 stands where 0 should": lambda: (
-        SEALED,
-        sealed_bytes(COMMITS)[walk(sealed_bytes(COMMITS)).chain.commits[1].offset :],
-    ),
-    "damaged: no whole zstd frame at byte 0": lambda: (OPEN, b"x" + open_bytes(COMMITS)[1:]),
-    "does not hold what its trailer says": lambda: (
-        SEALED,
-        _rewritten(lambda frames: frames.__setitem__(1, zstandard.compress(lines(1)))),
-    ),
-    "quarantined, its damage was found earlier": lambda: (DATA / "quarantine" / OPEN.name, b"x"),
-}
-
-
-@pytest.mark.parametrize("text", WRONG)
-def test_each_kind_of_damage_is_found_and_named(text: str) -> None:
-    disk = new_disk()
-    path, data = WRONG[text]()
-    put(disk, path, data)
-    write(disk, DATA, [lines(4)], NEXT).seal()
-    (segments, _, events, problems), said = verified(disk)
-    assert (problems, len(said)) == (1, 1)
-    assert said[0].startswith(f"{path}: ")
-    assert text in said[0]
-    assert events >= 4
-    assert segments == 1 + (path.parent.name != "quarantine")
-
-
-def test_a_torn_tail_of_an_open_segment_is_a_note_and_no_problem() -> None:
-    disk = new_disk()
-    put(disk, OPEN, open_bytes(COMMITS) + b"tail")
-    totals, (said,) = verified(disk)
-    assert totals == (1, 3, 8, 0)
-    assert said == f"{OPEN}: note: 4 bytes after the last commit, on their way or torn by a crash"
-
-
 def test_the_real_disk_is_read_the_same(tmp_path: Path) -> None:
     disk = Disk()
     disk.make_directory(tmp_path / "open")
     write(disk, tmp_path, COMMITS).seal()
     segment: Segment = write(disk, tmp_path, [Random(1).randbytes(9).replace(b"\n", b"") + b"\n"], NEXT)
     assert read(disk, tmp_path)[0].startswith(lines(8))
-    assert verified(disk, tmp_path) == ((2, 4, 9, 0), [])
+    assert sums(verified(disk, tmp_path)[0]) == (2, 4, 9, 0)
     segment.abandon()
+
+
+# -- packed when it is sealed ------------------------------------------------------------------
+
+
+@given(st.data())
+def test_a_segment_packed_while_followed_is_shown_once(data: st.DataObject) -> None:
+    counts = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=6))
+    looked_after = data.draw(st.sets(st.integers(0, len(counts))))
+    frames = data.draw(st.lists(st.integers(1, 30), max_size=6))
+    whole = lines(sum(counts))
+    disk = new_disk()
+
+    def writing() -> Iterator[None]:
+        segment = write(disk, DATA, [])
+        at = 0
+        for number, count in enumerate(counts):
+            if number in looked_after:
+                yield
+            segment.commit(lines(count, at), count, FIRST_MS, FIRST_MS, sync=True)
+            at += count
+        if len(counts) in looked_after:
+            yield
+        publish_packed(disk, segment, cut(whole, frames))
+        yield
+        yield
+
+    with pytest.MonkeyPatch.context() as patch:
+        follower = Follower(disk, patch)
+        assert follower.follow(writing()) == whole
+    assert follower.wrong == []
+
+
+def cut(whole: bytes, counts: list[int]) -> list[bytes]:
+    """The lines in parts of so many, as long as there are some; the rest is the last part."""
+    rest = whole.splitlines(keepends=True)
+    parts = []
+    for count in counts:
+        parts.append(b"".join(rest[:count]))
+        rest = rest[count:]
+    return [part for part in [*parts, b"".join(rest)] if part]
+
+
+@pytest.mark.parametrize("nth", range(1, 12))
+@pytest.mark.parametrize("frames", [[], [4], [1, 1, 1, 1, 1, 1]])
+def test_a_segment_packed_between_any_two_reads_is_shown_once(
+    nth: int, frames: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A piece has less than a commit here, so that there are many reads."""
+    monkeypatch.setattr(reading, "_PIECE_BYTES", 60)
+    disk = new_disk()
+    segment = write(disk, DATA, COMMITS)
+    reads = 0
+
+    def pack(call: str, name: str) -> None:
+        nonlocal reads
+        reads += (call, name) == ("read", OPEN.name)
+        if reads == nth and call == "read" and disk.exists(OPEN):
+            publish_packed(disk, segment, cut(lines(8), frames))
+
+    disk.on_call = pack
+    assert read(disk) == (lines(8), [])
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+def test_a_finished_segment_is_shown_from_open_and_not_again_when_it_has_been_packed(
+    looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "_KEPT_PERCENT", 1000)
+    disk = new_disk()
+
+    def writing() -> Iterator[None]:
+        segment = write(disk, DATA, COMMITS)
+        path = segment.finish()
+        for _ in range(looks):
+            yield
+        packed = packing.pack(disk, path, 3)
+        assert packed is not None
+        yield
+        publish(disk, DATA, packed, NAME)
+        yield
+        disk.unlink(path)
+        yield
+        yield
+
+    follower = Follower(disk, monkeypatch)
+    assert follower.follow(writing()) == lines(8)
+    assert follower.wrong == []
+
+
+def test_a_packed_segment_that_is_damaged_is_shown_up_to_there_and_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = new_disk()
+
+    def writing() -> Iterator[None]:
+        segment = write(disk, DATA, COMMITS)
+        yield
+        segment.commit(lines(4, 8), 4, FIRST_MS, FIRST_MS, sync=True)
+        publish_packed(disk, segment, cut(lines(12), [10]))
+        data = bytearray(disk.read(SEALED))
+        data[walk(bytes(data)).chain.commits[1].offset + 9] ^= 1
+        put(disk, SEALED, bytes(data))
+        yield
+        yield
+
+    follower = Follower(disk, monkeypatch)
+    assert follower.follow(writing()) == lines(10)
+    (wrong,) = follower.wrong
+    assert wrong.startswith(f"{SEALED}: the frame at byte ")
+
+
+def test_a_sealed_segment_with_the_same_frames_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = new_disk()
+    offsets: list[int] = []
+    real_read = disk.read
+
+    def recorded(path: Path, offset: int = 0, size: int = -1) -> bytes:
+        data = real_read(path, offset, size)
+        if path == SEALED:
+            offsets.append(offset)
+        return data
+
+    def writing() -> Iterator[None]:
+        segment = write(disk, DATA, COMMITS)
+        yield
+        segment.commit(lines(1, 8), 1, FIRST_MS, FIRST_MS, sync=True)
+        segment.seal()
+        monkeypatch.setattr(disk, "read", recorded)
+        yield
+        yield
+
+    assert Follower(disk, monkeypatch).follow(writing()) == lines(9)
+    assert offsets == [len(open_bytes(COMMITS))]
+
+
+def test_a_commit_that_was_shown_and_then_taken_back_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its fdatasync failed, its requests got 500, and its file was cut before it: not promised."""
+    disk = new_disk()
+
+    def writing() -> Iterator[None]:
+        segment = write(disk, DATA, COMMITS)
+        size = segment.size
+        segment.commit(lines(3, 8), 3, FIRST_MS, FIRST_MS, sync=True)
+        yield
+        put(disk, OPEN, disk.read(OPEN)[:size])
+        yield
+        recover(disk, DATA, OPEN)
+        yield
+        yield
+
+    follower = Follower(disk, monkeypatch)
+    assert follower.follow(writing()) == lines(11)
+    assert follower.wrong == []
+
+
+# -- many files --------------------------------------------------------------------------------
+
+
+def test_a_segment_copied_to_another_hour_is_shown_where_it_stands() -> None:
+    """As other readers of segments/ see it; `verify` calls it a problem."""
+    disk = new_disk()
+    write(disk, DATA, COMMITS).seal()
+    put(disk, SEALED.parent.with_name("hour=04") / SEALED.name, sealed_bytes([lines(1, 8)]))
+    assert read(disk) == (lines(9), [])
+
+
+def test_a_directory_that_cannot_be_listed_is_named_once_and_the_other_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = new_disk()
+    write(disk, DATA, COMMITS).seal()
+    write(disk, DATA, [lines(1, 8)], NEXT)
+    disk.fail("list", name="segments", once=False)
+
+    def writing() -> Iterator[None]:
+        yield
+        disk.mend()
+        yield
+        yield
+
+    follower = Follower(disk, monkeypatch)
+    assert follower.follow(writing()) == lines(1, 8) + lines(8)
+    (wrong,) = follower.wrong
+    assert wrong == f"list {DATA / 'segments'}: Input/output error; what is in it is not shown"
+
+
+def test_lines_after_a_frame_that_does_not_hold_what_it_should_are_not_shown() -> None:
+    """Only a writer with a bug makes such a file. The other segments are shown."""
+    disk = new_disk()
+    put(disk, SEALED, lying_bytes([lines(1), lines(1, 1), lines(1, 2)], 1))
+    write(disk, DATA, [lines(1, 3)], NEXT).seal()
+    shown, (wrong,) = read(disk)
+    assert shown == lines(1) + lines(1, 3)
+    assert "does not hold what its trailer says; what follows is not shown" in wrong
