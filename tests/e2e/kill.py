@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -22,17 +23,17 @@ from pathlib import Path
 from typing import Final
 
 from ingestd.service import keyfile
-from ingestd.storage import reader
 from ingestd.storage.disk import Disk
+from ingestd.storage.segment import OPEN_SUFFIX
 from tests.e2e.kill_ledger import EXAMPLES_MAX, Counts, Ledger, Shelf
 from tests.e2e.kill_load import Load
 from tests.support import server as commands
-from tests.support.server import DEADLINE_S, Server
+from tests.support.server import DEADLINE_S, Server, wait_until
 
 DIRECTORY_ROUNDS: Final = 20
 """Then a fresh data directory is begun; a multiple of it is where `--first` meets the same rounds again."""
 _FAILURES_MAX: Final = 5
-_FIRST_SIGHT_S: Final = 0.3
+_FIRST_SIGHT_S: Final = 0.5
 """About twice what a start takes until it listens: the span in which a start is killed."""
 _RECOVERY_S: Final = 0.01
 _WRITE_S: Final = 0.2
@@ -40,6 +41,7 @@ _WRITE_BYTES: Final = 16 * 1024
 _STOP_S: Final = 0.05
 _LOAD_S: Final = (0.001, 2.0)
 _KEY_NAME: Final = "load"
+_COMPLAINT: Final = re.compile(r"Traceback|ERROR(?!.* was ended by SIGKILL)")
 
 
 class _Victim(Server):
@@ -49,21 +51,17 @@ class _Victim(Server):
 
     @property
     def is_running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def owns_directory(self) -> bool:
-        """True from the moment before recovery begins."""
-        lock = self.data_dir / "lock"
-        return lock.exists() and lock.read_text().strip() == str(self.pid)
+        """Not by poll(): the group keeps its number only until its leader is waited for."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def end(self) -> int:
-        """kill -9 of the group unless it has ended by itself; returns its exit status."""
+        """kill -9 of what is left of the group; returns the exit status of its leader."""
         if self._process is None:
             return 0
-        if self.is_running:
-            os.killpg(self.pid, signal.SIGKILL)
-        return self.wait()
+        os.killpg(self.pid, signal.SIGKILL)
+        status = self.wait()
+        wait_until(self.is_free, "the last worker is gone")
+        return status
 
 
 class Ground:
@@ -102,10 +100,7 @@ class Ground:
             findings.append(f"failed: {e}\n{self._server.log}")
         finally:
             self._server.end()
-        findings += self._look(everything=True)
-        verified = commands.run("verify", self._data_dir, cwd=self._server.folder)
-        if verified.returncode:
-            findings.append(f"verify: {verified.stdout}{verified.stderr}")
+        findings += self._look(everything=True) + self._shelf.read_together() + self._verify()
         left = {path.name for path in (self._data_dir / "open").iterdir()}
         torn = {name for name in left if ".torn" in name}
         findings += [f"left behind: {name}" for name in sorted(left - torn)]
@@ -115,20 +110,22 @@ class Ground:
 
     def _kill_a_start(self, dice: random.Random) -> list[str]:
         """Anywhere from the interpreter's own start on, or in the middle of recovery."""
-        server = self._server
-        before = self._open_segments()
+        server, directory = self._server, self._data_dir / "open"
+        before = _sizes(directory).keys()
         server.launch()
-        if dice.random() < 0.7:
-            _spin(lambda: server.owns_directory or not server.is_running, DEADLINE_S)
+        if before and dice.random() < 0.7:
+            end = time.monotonic() + DEADLINE_S
+            while _sizes(directory).keys() == before and server.is_running and time.monotonic() < end:
+                time.sleep(0.0005)
             time.sleep(_RECOVERY_S * dice.random() ** 2)
         else:
             time.sleep(dice.uniform(0, _FIRST_SIGHT_S))
-        assert server.is_running, f"the server ended by itself:\n{server.log}"
-        owned = server.owns_directory
+        assert server.is_running, "the server ended by itself"
         server.kill()
         self._counts.kills += 1
-        # The original is the last that recovery takes away.
-        if owned and before & self._open_segments():
+        after = _sizes(directory).keys()
+        # Begun, and not at its end: the last that it takes away is the original.
+        if after != before and any(name.endswith(OPEN_SUFFIX) for name in before & after):
             self._counts.recoveries_interrupted += 1
         return self._look()
 
@@ -139,34 +136,34 @@ class Ground:
             segment_bytes_max=dice.choice((1024, 6000, 100_000, 64 * 1024 * 1024)),
             segment_age_max_s=dice.choice((0.01, 0.1, 0.5, 60)),
             commit_bytes_max=dice.choice((1024, 65536, 8 * 1024 * 1024)),
+            workers=dice.choices((1, 2, 3), (6, 2, 1))[0],
         )
         server.start()
         load = Load((server.host, server.port), self._key, self._ledger, self._counts)
         asyncio.run(self._load_and_kill(load, dice))
         self._counts.kills += 1
-        return load.surprises + self._look() + self._verify()
+        findings = load.surprises + self._look()
+        # A process of its own each time, as an operator's; not after each kill, for it reads everything.
+        return findings + self._verify() if dice.random() < 0.2 else findings
 
     async def _load_and_kill(self, load: Load, dice: random.Random) -> None:
-        running = asyncio.create_task(load.run(dice))
-        shortest, longest = _LOAD_S
-        if dice.random() < 0.5:
-            enough = round(2000 ** dice.random())
-            end = time.monotonic() + DEADLINE_S
-            while load.events_acknowledged < enough and not load.surprises and time.monotonic() < end:
-                await asyncio.sleep(0.001)
-            if load.events_acknowledged < enough:
-                load.surprises.append(f"surprise: {load.events_acknowledged} of {enough} acknowledged")
-        else:
-            await asyncio.sleep(shortest * (longest / shortest) ** dice.random())
-        way = dice.choices((self._kill_at_once, self._kill_in_a_write, self._kill_after_a_stop), (6, 3, 1))[0]
-        await asyncio.to_thread(way, load, dice)
+        # Dice of its own: how far it has come by now must not change what is chosen here.
+        running = asyncio.create_task(load.run(random.Random(dice.random())))
+        await _let_run(load, dice)
+        if dice.random() < 0.2:
+            load.has_lost_worker = True
+            os.kill(dice.choice(self._server.worker_pids), signal.SIGKILL)
+            self._counts.worker_kills += 1
+            await _let_run(load, dice)
+        ways = self._kill_at_once, self._kill_in_a_write, self._kill_after_another
+        await asyncio.to_thread(dice.choices(ways, (6, 3, 2))[0], load, dice)
         await running
 
-    def _kill_at_once(self, load: Load, _dice: random.Random) -> None:
+    def _kill_at_once(self, load: Load, _: random.Random) -> None:
         load.is_ending = True
         self._server.kill()
 
-    def _kill_in_a_write(self, load: Load, _dice: random.Random) -> None:
+    def _kill_in_a_write(self, load: Load, dice: random.Random) -> None:
         """A write of many pages can be cut between two of them, and then leaves a torn tail."""
         sizes = _sizes(self._data_dir / "open")
 
@@ -175,32 +172,50 @@ class Ground:
             before, sizes = sizes, _sizes(self._data_dir / "open")
             return any(size - before.get(name, 0) >= _WRITE_BYTES for name, size in sizes.items())
 
-        _spin(has_grown, _WRITE_S)
-        self._kill_at_once(load, _dice)
+        end = time.monotonic() + _WRITE_S
+        interval_s = sys.getswitchinterval()
+        # The load goes on in its own thread, and must not keep this one from the very moment.
+        sys.setswitchinterval(0.0001)
+        while not has_grown() and time.monotonic() < end:
+            pass
+        sys.setswitchinterval(interval_s)
+        self._kill_at_once(load, dice)
 
-    def _kill_after_a_stop(self, load: Load, dice: random.Random) -> None:
-        """What an impatient supervisor does: it falls into the drain, the last commit or the seal."""
+    def _kill_after_another(self, load: Load, dice: random.Random) -> None:
+        """Of a stop by an impatient operator, or of the supervisor alone: the workers are draining."""
         load.is_ending = True
-        self._server.send(signal.SIGTERM)
+        first = dice.choice((signal.SIGTERM, signal.SIGKILL))
+        self._server.send(first)
         time.sleep(dice.uniform(0, _STOP_S))
-        assert self._server.end() in (0, -signal.SIGKILL), self._server.log
+        status = self._server.end()
+        assert status in (-signal.SIGKILL, 0 if first == signal.SIGTERM else -signal.SIGKILL), status
 
     def _look(self, *, everything: bool = False) -> list[str]:
         """Read what is on disk, while no server runs; returns what is wrong."""
         findings = self._shelf.read(self._ledger, everything=everything)
         findings += self._ledger.settle()
-        log = self._server.log
-        if "ERROR" in log or "Traceback" in log:
+        findings += [f"quarantined: {path.name}" for path in (self._data_dir / "quarantine").glob("*")]
+        if _COMPLAINT.search(log := self._server.log):
             findings.append(f"the server complained:\n{log}")
         return findings
 
     def _verify(self) -> list[str]:
-        notes: list[str] = []
-        verdict = reader.verify(Disk(), self._data_dir, notes.append)
-        return [f"verify: {note}" for note in notes] if verdict.problems else []
+        done = commands.run("verify", self._data_dir, cwd=self._server.folder)
+        return [f"verify: {done.stdout}{done.stderr}"] if done.returncode else []
 
-    def _open_segments(self) -> set[str]:
-        return {path.name for path in (self._data_dir / "open").glob("*.open")}
+
+async def _let_run(load: Load, dice: random.Random) -> None:
+    """For a while, or until so many more events are acknowledged."""
+    if dice.random() < 0.5:
+        shortest, longest = _LOAD_S
+        await asyncio.sleep(shortest * (longest / shortest) ** dice.random())
+        return
+    enough = load.events_acknowledged + round(2000 ** dice.random())
+    end = time.monotonic() + DEADLINE_S
+    while load.events_acknowledged < enough and not load.surprises and time.monotonic() < end:
+        await asyncio.sleep(0.001)
+    if load.events_acknowledged < enough:
+        load.surprises.append(f"surprise: {load.events_acknowledged} of {enough} acknowledged")
 
 
 def _sizes(directory: Path) -> dict[str, int]:
@@ -209,17 +224,6 @@ def _sizes(directory: Path) -> dict[str, int]:
         for entry in entries:
             sizes[entry.name] = entry.stat().st_size
     return sizes
-
-
-def _spin(condition: Callable[[], bool], most_s: float) -> None:
-    """Wait until `condition` is true, at the price of a core, to meet the very moment."""
-    end = time.monotonic() + most_s
-    interval_s = sys.getswitchinterval()
-    # The load goes on in its own thread, and must not hold the interpreter for long.
-    sys.setswitchinterval(0.0001)
-    while not condition() and time.monotonic() < end:
-        pass
-    sys.setswitchinterval(interval_s)
 
 
 def run(

@@ -30,6 +30,7 @@ class Counts:
 
     rounds: int = 0
     kills: int = 0
+    worker_kills: int = 0
     recoveries_interrupted: int = 0
     requests_acknowledged: int = 0
     events_acknowledged: int = 0
@@ -177,10 +178,10 @@ class Shelf:
         findings: list[str] = []
         if everything:
             self._stamps.clear()
-        found = {
-            path.name.removesuffix(".open"): path for path in reader.segments(self._disk, self._data_dir)
-        }
-        for name, path in found.items():
+        # For a moment a segment may have both names; then the sealed one is read.
+        paths = [*self._data_dir.glob("open/*.open"), *self._data_dir.glob("segments/*/*/*.zst")]
+        found = {path.name.removesuffix(".open"): path for path in paths}
+        for name, path in sorted(found.items()):
             is_open = path.name.endswith(OPEN_SUFFIX)
             stamp = None if is_open else self._disk.stamp(path)
             before = self._stamps.get(name)
@@ -195,6 +196,17 @@ class Shelf:
             _, count = self._known.pop(name)
             ledger.counts.lost += count
             findings.append(f"gone: segment {name} with {count} events")
+        return findings
+
+    def read_together(self) -> list[str]:
+        """What is wrong with all segments as one directory."""
+        findings: list[str] = []
+        shown = sum(
+            lines.count(b"\n") for lines in reader.cat(self._disk, [self._data_dir], False, findings.append)
+        )
+        stored = sum(count for _, count in self._known.values())
+        if shown != stored:
+            findings.append(f"cat shows {shown} events of {stored}")
         return findings
 
     def _read_one(self, name: str, path: Path, ledger: Ledger, *, is_open: bool) -> list[str]:

@@ -123,6 +123,8 @@ class Load:
     events_acknowledged: int = 0
     is_ending: bool = False
     """The kill is at hand: from now on a connection may end."""
+    has_lost_worker: bool = False
+    """So may those of one worker; their clients connect again."""
     surprises: list[str] = field(default_factory=list)
 
     async def run(self, dice: random.Random) -> None:
@@ -143,7 +145,7 @@ class Load:
                     self._ended(f"not accepted: {e}")
                     return
                 connection = _Connection(self, sock, self.ledger.connect(), plan, dice)
-                if not await connection.run():
+                if not await connection.run() and not self.has_lost_worker:
                     self._ended(f"{connection} ended")
                     return
 

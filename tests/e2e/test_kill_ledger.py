@@ -110,6 +110,7 @@ def test_segments_are_read_once_in_order_and_known_again_when_sealed(tmp_path: P
     for everything in (False, True):
         assert shelf.read(ledger, everything=everything) == []
         assert ledger.settle() == []
+    assert shelf.read_together() == []
     assert (len(shelf), ledger.counts.events_stored) == (2, 4)
 
 

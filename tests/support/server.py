@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import http.client
 import json
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -294,6 +296,17 @@ class Server:
         """kill -9 of its whole process group, and wait until it is gone."""
         os.killpg(self.pid, signal.SIGKILL)
         assert self.wait() == -signal.SIGKILL
+        wait_until(self.is_free, "the last worker has let go of the lock")
+
+    def is_free(self) -> bool:
+        """True if nothing of the server is left: a worker may outlive its supervisor by a moment."""
+        path = self.data_dir / "lock"
+        if not path.exists():
+            return True
+        with path.open("rb") as lock, suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
 
     def restart(self) -> Self:
         """Stop it and start it on the same data."""
