@@ -67,6 +67,11 @@ def no_room(detail: str, retry_after_s: int) -> Rejection:
     return Rejection(429, "disk_full", RATE_LIMITED, detail, b"Retry-After: %d\r\n" % max(1, retry_after_s))
 
 
+def not_ready(reason: str) -> Rejection:
+    """503 of /readyz."""
+    return Rejection(503, "not_ready", "Not ready.", reason)
+
+
 def internal(code: str, detail: str | None = None) -> Rejection:
     """500: storage failed, or a bug; the client may send the same again."""
     return Rejection(500, code, INTERNAL, detail)

@@ -107,11 +107,12 @@ _NEWLINES_TO_SPACES: Final = bytes(0x20 if c in b"\r\n" else c for c in range(25
 
 
 class Stamper:
-    """Makes Batches for one key: holds the bytes of its `source` and of the current `receivedAt`."""
+    """Makes Batches for one key: holds its name, and the bytes of `source` and the current `receivedAt`."""
 
-    __slots__ = ("_received_at", "_received_ms", "_source", "_stamps", "_strict_bytes_max")
+    __slots__ = ("_received_at", "_received_ms", "_source", "_stamps", "_strict_bytes_max", "name")
 
     def __init__(self, source: str, strict_bytes_max: int) -> None:
+        self.name = source
         self._source = Raw(_encoder.encode(source))
         self._strict_bytes_max = strict_bytes_max
         self._received_ms = -1

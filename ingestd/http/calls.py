@@ -10,41 +10,69 @@ a 1-event request, 12.1 with httptools).
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
 
 from ingestd.errors import Rejection
 from ingestd.events import MANY, ONE, Form, Stamper
 from ingestd.http.guards import GZIP, Head
 from ingestd.http.responses import connection_line
 
-_READS: Final = (b"GET", b"HEAD")
-ROUTES: Final[dict[bytes, tuple[bytes, ...]]] = {
-    b"/v1/track": (b"POST",),
-    b"/v1/bulk-track": (b"POST",),
-    b"/healthz": _READS,
-    b"/readyz": _READS,
+
+class Page(NamedTuple):
+    """What a GET shows."""
+
+    body: bytes
+    content_type: bytes = b"application/json"
+
+
+class Route(NamedTuple):
+    """What is asked for at one path: events in a form, or a page."""
+
+    methods: tuple[bytes, ...]
+    form: Form | None = None
+    show: Callable[[], Page] | None = None
+    """Raises Rejection."""
+
+
+Routes = Mapping[bytes, Route]
+
+EVENT_ROUTES: Final[Routes] = {
+    b"/v1/track": Route((b"POST",), ONE),
+    b"/v1/bulk-track": Route((b"POST",), MANY),
 }
+OK: Final = Page(b'{"status":"ok"}')
 _LENGTH: Final = re.compile(
     rb"\r\n[cC][oO][nN][tT][eE][nN][tT]-[lL][eE][nN][gG][tT][hH]:[ \t]*([0-9]+)(?=[ \t]*\r\n)"
 )
 _DIGITS_MAX: Final = 18
 
 
+def page(show: Callable[[], Page]) -> Route:
+    """The route of a page."""
+    return Route((b"GET", b"HEAD"), None, show)
+
+
 class Call:
-    """One request's meaning. `form` and `stamper` are None for /healthz and /readyz."""
+    """One request's meaning. `form` and `stamper` are None for a page."""
 
-    __slots__ = ("form", "is_gzip", "is_head", "keep_alive", "keep_alive_line", "length", "path", "stamper")
+    __slots__ = (
+        "form", "is_gzip", "is_head", "keep_alive", "keep_alive_line", "length", "route", "show", "stamper",
+    )  # fmt: skip
 
-    def __init__(self, head: Head, *, keep_alive: bool) -> None:
+    def __init__(self, head: Head, routes: Routes, *, keep_alive: bool) -> None:
         """Raises Rejection (404, 405)."""
-        self.path = head.target.partition(b"?")[0]
-        allowed = ROUTES.get(self.path)
-        if allowed is None:
-            raise Rejection(404, "not_found", "Not found.", "the calls are POST /v1/track and /v1/bulk-track")
-        if head.method not in allowed:
-            allow = b"Allow: %b\r\n" % b", ".join(allowed)
+        path = head.target.partition(b"?")[0]
+        route = routes.get(path)
+        if route is None:
+            there = b", ".join(b"%b %b" % (one.methods[0], path) for path, one in routes.items()).decode()
+            raise Rejection(404, "not_found", "Not found.", f"there are {there}")
+        if head.method not in route.methods:
+            allow = b"Allow: %b\r\n" % b", ".join(route.methods)
             raise Rejection(405, "method_not_allowed", "Method not allowed.", None, allow)
-        self.form: Form | None = {b"/v1/track": ONE, b"/v1/bulk-track": MANY}.get(self.path)
+        self.route = path.decode()
+        self.form = route.form
+        self.show = route.show
         self.stamper: Stamper | None = None
         self.is_gzip = self.form is not None and head.encoding in GZIP
         self.is_head = head.method == b"HEAD"

@@ -15,6 +15,7 @@ from ingestd.errors import Rejection, internal
 from ingestd.events import MANY
 from ingestd.http import responses
 from ingestd.http.calls import Call
+from ingestd.metrics import OTHER_ROUTE
 
 log = logging.getLogger("ingestd.http")
 
@@ -25,8 +26,8 @@ class Answerer(Protocol):
     def flush(self) -> None:
         """Some exchange has got its answer."""
 
-    def end_after(self, exchange: Exchange) -> None:
-        """The answer of this exchange will be the last one."""
+    def end_after(self, exchange: Exchange, rejection: Rejection) -> None:
+        """The answer of this exchange will be an error, and the last one."""
 
 
 class Exchange(Struct, gc=False, eq=False):
@@ -38,6 +39,11 @@ class Exchange(Struct, gc=False, eq=False):
     keep_alive: bool
     answer: bytes | None = None
     """Nothing (b"") if a request before it has ended the connection: then it must not be stored."""
+
+    @property
+    def route(self) -> str:
+        """Which of the calls it is for."""
+        return self.call.route if self.call is not None else OTHER_ROUTE
 
     def accept(self, message_ids: list[str]) -> None:
         """The answer is 200 with these ids."""
@@ -52,9 +58,12 @@ class Exchange(Struct, gc=False, eq=False):
 
     def reject(self, rejection: Rejection) -> None:
         """The answer is an error, and the last one: what follows an error is not read as a request."""
+        if self.answer is not None:
+            # An error before it has ended the connection already.
+            return
         self.keep_alive = False
         self.answer = responses.rejected(rejection, responses.CLOSE, is_head=self._is_head())
-        self.answerer.end_after(self)
+        self.answerer.end_after(self, rejection)
 
     def fail(self, error: Exception) -> None:
         """The answer is the Rejection, or for a bug 500."""
@@ -63,9 +72,11 @@ class Exchange(Struct, gc=False, eq=False):
             error = internal("bug")
         self.reject(error)
 
-    def confirm(self) -> None:
-        """The answer is that all is well: /healthz, /readyz."""
-        self.answer = responses.probe(200, b'{"status":"ok"}', self._line(), is_head=self._is_head())
+    def show(self, call: Call) -> None:
+        """The answer is the page that is asked for. Raises Rejection."""
+        assert call.show is not None
+        page = call.show()
+        self.answer = responses.page(page.body, page.content_type, self._line(), is_head=self._is_head())
 
     def _is_head(self) -> bool:
         return self.call is not None and self.call.is_head

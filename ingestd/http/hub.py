@@ -8,11 +8,13 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from ingestd.config import Settings
-from ingestd.errors import Rejection, overloaded, unauthorized
+from ingestd.errors import Rejection, not_ready, overloaded, unauthorized
 from ingestd.events import Stamper
 from ingestd.http.budget import Budget
+from ingestd.http.calls import EVENT_ROUTES, OK, Page, Routes, page
 from ingestd.http.rounds import Rounds
 from ingestd.keys import Keyring
+from ingestd.metrics import Traffic
 from ingestd.ring import Ring
 
 if TYPE_CHECKING:
@@ -32,14 +34,20 @@ class Hub:
         defer: Callable[[Callable[[], None]], object],
         drain_bytes_per_s: Callable[[], float],
         not_ready: Callable[[], str],
+        routes: Routes | None = None,
     ) -> None:
-        """`defer` calls back when the loop has gone once round; the others tell of storage."""
+        """`defer` calls back when the loop has gone once round; the next two tell of storage.
+
+        `routes` are what is served; without, it is events, with /healthz and /readyz.
+        """
         self.settings = settings
         self.ring = ring
         self.keyring = keyring
         self.now = clock()
         self.idle_deadline = self.now + settings.idle_timeout_s
         """For a connection that becomes idle now."""
+        self.routes = routes or {**EVENT_ROUTES, b"/healthz": page(lambda: OK), b"/readyz": page(self._ready)}
+        self.traffic = Traffic()
         self.connections: set[Connection] = set()
         self.budget = Budget(settings.inflight_bytes_max)
         self.is_draining = False
@@ -52,6 +60,7 @@ class Hub:
             clock=clock,
             defer=defer,
             overloaded=self.overloaded,
+            traffic=self.traffic,
         )
         self._clock = clock
         self._drain_bytes_per_s = drain_bytes_per_s
@@ -74,10 +83,12 @@ class Hub:
         rate = self._drain_bytes_per_s()
         return overloaded(detail, min(60, max(1, math.ceil(self.ring.bytes / rate))) if rate else 1)
 
-    def readiness(self) -> Rejection | None:
-        """None if requests are welcome; else the 503 that says why not."""
+    def _ready(self) -> Page:
+        """Raises Rejection (503) that says why requests are not welcome."""
         reason = "draining" if self.is_draining else self._not_ready()
-        return Rejection(503, "not_ready", "Not ready.", reason) if reason else None
+        if reason:
+            raise not_ready(reason)
+        return OK
 
     def tick(self) -> None:
         """Move the clock and end what is overdue; called a few times a second."""

@@ -66,6 +66,7 @@ class Connection(asyncio.Protocol):
         # one that reads nothing.
         transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES_MAX, low=0)
         hub.connections.add(self)
+        hub.traffic.connections += 1
         self._arm(hub.idle_deadline)
         if hub.is_draining:
             self.drain()
@@ -201,6 +202,7 @@ class Connection(asyncio.Protocol):
     # -- requests in --------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        self._hub.traffic.received_bytes += len(data)
         if self.state in READING:
             data = self._reader.feed(data)
         if data and self.state is not CLOSED:
@@ -220,7 +222,8 @@ class Connection(asyncio.Protocol):
             if isinstance(body, Rejection):
                 exchange.reject(body)
             elif call.form is None or call.stamper is None:
-                self._probe(exchange, call)
+                exchange.show(call)
+                hub.traffic.answered(call.route, 200)
             elif self.jobs or len(body) >= SLICED_BYTES_MIN:
                 self.jobs.append((exchange, call.stamper.slices(body, call.form), charged_bytes))
                 charged_bytes = 0
@@ -258,6 +261,7 @@ class Connection(asyncio.Protocol):
         """Answer with an error, after what is due before it, and read no more requests."""
         if self.state not in READING:
             return
+        self._hub.traffic.answered(self._reader.route, rejection.status, rejection.code)
         exchange = Exchange(self, None, False)
         exchange.answer = responses.rejected(rejection, responses.CLOSE, is_head=self._reader.is_head)
         self._exchanges.append(exchange)
@@ -265,13 +269,6 @@ class Connection(asyncio.Protocol):
         self.go(lifecycle.LAST)
         self.flush()
         self.regulate_reading()
-
-    def _probe(self, exchange: Exchange, call: Call) -> None:
-        """Raises Rejection (503)."""
-        refusal = self._hub.readiness() if call.path == b"/readyz" else None
-        if refusal is not None:
-            raise refusal
-        exchange.confirm()
 
     def _work(self) -> None:
         """One slice of the first job; the loop serves others between two slices."""
@@ -318,8 +315,9 @@ class Connection(asyncio.Protocol):
             self._reader.continue_due = False
             self._transport.write(responses.CONTINUE)
 
-    def end_after(self, exchange: Exchange) -> None:
+    def end_after(self, exchange: Exchange, rejection: Rejection) -> None:
         """Forget what was read after this exchange, and read no more requests."""
+        self._hub.traffic.answered(exchange.route, rejection.status, rejection.code)
         if exchange not in self._exchanges:
             return
         after = self._exchanges.index(exchange) + 1

@@ -21,6 +21,7 @@ from ingestd.http.inflate import compressed_bytes_max
 from ingestd.http.intake import Intake
 from ingestd.http.lifecycle import HEAD, IDLE, READING
 from ingestd.http.rounds import TOGETHER_BYTES_MAX
+from ingestd.metrics import OTHER_ROUTE
 
 if TYPE_CHECKING:
     from ingestd.http.protocol import Connection
@@ -62,6 +63,18 @@ class RequestReader:
         head = self._head
         # The method is handed over with the target, which may be what is refused.
         return head is not None and (head.method == b"HEAD" if head.method else self._fed.is_head())
+
+    @property
+    def route(self) -> str:
+        """Which of the calls the request that is being read is for, as far as it is known."""
+        head, call = self._head, self._call
+        if self._connection.state is IDLE:
+            return OTHER_ROUTE
+        if head is None:
+            # A repeat: it has been recognised by the head that its call was made of.
+            return call.route if call is not None else OTHER_ROUTE
+        path = head.target.partition(b"?")[0]
+        return path.decode() if path in self._hub.routes else OTHER_ROUTE
 
     @property
     def is_fresh(self) -> bool:
@@ -227,7 +240,9 @@ class RequestReader:
         head.version = parser.get_http_version()
         guards.check(head)
         raw = self._fed.head(head)
-        self._call = call = Call(head, keep_alive=parser.should_keep_alive() and not head.says_close)
+        self._call = call = Call(
+            head, hub.routes, keep_alive=parser.should_keep_alive() and not head.says_close
+        )
         if call.form is not None:
             call.stamper = self._authorization.stamper(head.headers.get(b"authorization", b""))
             if self._connection.state is not HEAD:

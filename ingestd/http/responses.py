@@ -64,9 +64,9 @@ def stored_many(message_ids: list[str], connection: bytes) -> bytes:
     return b"%b%bContent-Length: %d\r\n\r\n%b" % (_ok_start, connection, len(body), body)
 
 
-def probe(status: int, body: bytes, connection: bytes, *, is_head: bool) -> bytes:
-    """An answer of /healthz or /readyz; HEAD gets the same head and no body (RFC 9110 §9.3.2)."""
-    head = _head(status, connection, len(body), b"Cache-Control: no-store\r\n")
+def page(body: bytes, content_type: bytes, connection: bytes, *, is_head: bool) -> bytes:
+    """200 for a page; HEAD gets the same head and no body (RFC 9110 §9.3.2)."""
+    head = _head(200, connection, len(body), b"Cache-Control: no-store\r\n", content_type)
     return head if is_head else head + body
 
 
@@ -80,8 +80,10 @@ def rejected(rejection: Rejection, connection: bytes, *, is_head: bool = False) 
     return head if is_head else head + encoded
 
 
-def _head(status: int, connection: bytes, body_bytes: int, extra: bytes) -> bytes:
+def _head(
+    status: int, connection: bytes, body_bytes: int, extra: bytes, content_type: bytes = b"application/json"
+) -> bytes:
     return (
-        b"%s%s%s%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-        % (_STATUS_LINES[status], date_line(), connection, extra, body_bytes)
+        b"%s%s%s%sContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
+        % (_STATUS_LINES[status], date_line(), connection, extra, content_type, body_bytes)
     )  # fmt: skip

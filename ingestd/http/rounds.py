@@ -16,6 +16,7 @@ from typing import Final
 from ingestd.errors import Rejection, StorageError, internal
 from ingestd.events import ONE, Batch, Stamper
 from ingestd.http.exchange import Exchange
+from ingestd.metrics import Traffic
 from ingestd.ring import Ring
 
 log = logging.getLogger("ingestd.http")
@@ -40,6 +41,7 @@ class Rounds:
         clock: Callable[[], float],
         defer: Callable[[Callable[[], None]], object],
         overloaded: Callable[[str], Rejection],
+        traffic: Traffic,
     ) -> None:
         """`defer` calls back when the loop has gone round once; `overloaded` makes a 429."""
         self._ring = ring
@@ -47,6 +49,7 @@ class Rounds:
         self._clock = clock
         self._defer = defer
         self._overloaded = overloaded
+        self._traffic = traffic
         self._groups: dict[Stamper, _Group] = {}
         self._count = 0
         self._count_before = 0
@@ -113,18 +116,24 @@ class Rounds:
     def _push(self, exchanges: list[Exchange], batch: Batch) -> None:
         # Not the batch: it holds what is defined here, and a ring of references would keep its lines
         # in memory until the next collection.
-        message_ids = batch.message_ids
+        message_ids, traffic, call = batch.message_ids, self._traffic, exchanges[0].call
+        assert call is not None
+        assert call.stamper is not None
+        stamper = call.stamper
 
         def acknowledge(error: StorageError | None) -> None:
             if error is not None:
                 rejection = internal("storage_failed")
                 for exchange in exchanges:
                     exchange.reject(rejection)
-            elif len(exchanges) == 1:
-                exchanges[0].accept(message_ids)
             else:
-                for exchange, message_id in zip(exchanges, message_ids, strict=True):
-                    exchange.accept_one(message_id)
+                # Those of one batch have asked for the same with the same key.
+                traffic.stored(call.route, len(exchanges), stamper.name, len(message_ids))
+                if len(exchanges) == 1:
+                    exchanges[0].accept(message_ids)
+                else:
+                    for exchange, message_id in zip(exchanges, message_ids, strict=True):
+                        exchange.accept_one(message_id)
             for exchange in exchanges:
                 exchange.answerer.flush()
 

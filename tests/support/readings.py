@@ -16,7 +16,7 @@ import h11
 from ingestd.errors import Rejection
 from ingestd.events import MANY
 from ingestd.http import requests
-from ingestd.http.calls import Call
+from ingestd.http.calls import Call, Routes
 from ingestd.http.guards import Head
 from ingestd.http.lifecycle import READING
 from ingestd.http.protocol import Connection
@@ -58,8 +58,8 @@ class _Call(Call):
 
     __slots__ = ("head",)
 
-    def __init__(self, head: Head, *, keep_alive: bool) -> None:
-        super().__init__(head, keep_alive=keep_alive)
+    def __init__(self, head: Head, routes: Routes, *, keep_alive: bool) -> None:
+        super().__init__(head, routes, keep_alive=keep_alive)
         self.head = head
 
 
