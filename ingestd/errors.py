@@ -82,11 +82,14 @@ class StorageError(Exception):
 
 
 def as_storage_error(error: Exception) -> StorageError:
-    """The disk's own errors as they are; a bug, with a traceback in the log, as one of them."""
+    """The disk's own errors as they are; a bug, told of in the log, as one of them.
+
+    Without its words, which may quote an event: what is returned is logged, and shown by /readyz.
+    """
     if isinstance(error, StorageError):
         return error
-    logging.getLogger("ingestd").error("unexpected error", exc_info=error)
-    return StorageError(f"{type(error).__name__}: {error}")
+    logging.getLogger("ingestd").error("bug in storage", exc_info=error)
+    return StorageError(f"a bug ({type(error).__name__}), see the log")
 
 
 class UsageError(Exception):

@@ -48,9 +48,20 @@ def test_a_whole_number_of_seconds_is_fine_in_a_file(file: Path) -> None:
     assert config.load({}, {}, file).idle_timeout_s == 5.0
 
 
+OTHERS: dict[str, Any] = {
+    "ack": "memory",
+    "data_dir": "d",
+    "listen": "h:1",
+    "log_format": "json",
+    "log_level": "error",
+    "workers": 2,
+    "zstd_level": 5,
+}
+
+
 @pytest.mark.parametrize("name", Settings.__struct_fields__)
 def test_every_setting_can_be_set_in_every_place(name: str, file: Path) -> None:
-    value = {"ack": "memory", "listen": "h:1", "data_dir": "d", "zstd_level": 5, "workers": 2}.get(name, 5000)
+    value = OTHERS.get(name, 5000)
     file.write_text(f"{name} = {value!r}\n")
     for settings in (
         config.load({name: str(value)}, {}, None),
@@ -65,6 +76,8 @@ BAD: list[tuple[str, Any]] = [
     ("workers", -1),
     ("ack", "Fsync"),
     ("ack", ""),
+    ("log_format", "xml"),
+    ("log_level", "loud"),
     ("zstd_level", 20),
     ("zstd_level", -8),
     ("body_bytes_max", 1023),

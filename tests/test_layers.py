@@ -18,7 +18,7 @@ LAYERS = [
     {"ring", "ratelimit"},
     {"events", "keys", "config"},
     {"oddities", "uuid7"},
-    {"metrics", "errors", "progress"},
+    {"metrics", "errors", "progress", "sampling"},
 ]
 LEVELS = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 SIDE_BY_SIDE = {("__main__", "cli")}

@@ -25,7 +25,7 @@ import msgspec
 from ingestd import __version__
 from ingestd.config import Settings
 from ingestd.errors import StorageError
-from ingestd.service import keyfile, listeners, scoreboard
+from ingestd.service import keyfile, listeners, logs, scoreboard
 from ingestd.service.brief import READY, Brief
 from ingestd.service.listeners import UNIX, Listener
 from ingestd.storage.disk import Disk
@@ -47,6 +47,7 @@ _KILL_S: Final = 30.0
 
 def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; returns the exit status. Raises UsageError, StorageError."""
+    logs.begin(settings)
     listeners.split(settings.listen)
     disk, data_dir = Disk(), Path(settings.data_dir)
     disk.make_directory(data_dir)
@@ -111,8 +112,10 @@ class Supervisor:
             self._selector.register(ear, selectors.EVENT_READ)
             self._listeners = listeners.open_all(self._settings.listen, len(self._workers), dict(os.environ))
             try:
-                # Only a server that can be reached makes the key that is shown once.
-                self._first_secret = keyfile.ensure_one(self._disk, Path(self._settings.data_dir))
+                # Only a server that can be reached makes the key that is shown once, and only to people:
+                # a log is kept, and travels.
+                if not logs.is_for_machines():
+                    self._first_secret = keyfile.ensure_one(self._disk, Path(self._settings.data_dir))
                 while not self._is_stopping or any(worker.process for worker in self._workers):
                     self._start_due()
                     self._listen(ear)

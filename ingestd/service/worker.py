@@ -60,7 +60,7 @@ def main() -> int:
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda *_: None)
     brief = msgspec.json.decode(sys.stdin.buffer.readline(), type=Brief)
-    logs.begin(brief.worker)
+    logs.begin(brief.settings, brief.worker)
     try:
         return _serve(brief, early)
     except (UsageError, StorageError) as e:
@@ -111,7 +111,7 @@ class _Worker:
         self._memory = SharedMemory(brief.memory)
         self._row = Table(self._memory.region(WORKERS, 0)).row(brief.worker)
         self._keyring = Keyring()
-        self._keys_stamp: object = None
+        self._keys_stamp: object = "none yet"
         self._stopping = asyncio.Event()
 
     async def run(self, early: list[int]) -> int:

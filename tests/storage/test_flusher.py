@@ -308,7 +308,7 @@ def test_a_bug_ends_neither_the_thread_nor_the_data(call: str, caplog: pytest.Lo
 
     disk.on_call = bug
     if call in ("write", "fdatasync"):
-        assert str(running.commit(batch(1))) == "ZeroDivisionError: a bug"
+        assert str(running.commit(batch(1))) == "a bug (ZeroDivisionError), see the log"
         assert running.commit(batch(2)) is None
     running.stop()
     assert "ZeroDivisionError: a bug" in caplog.text
