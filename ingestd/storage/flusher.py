@@ -20,8 +20,9 @@ from ingestd.errors import StorageError, as_storage_error
 from ingestd.events import Batch
 from ingestd.ring import Ring
 from ingestd.storage.disk import Disk
+from ingestd.storage.open_segment import OpenSegment
 from ingestd.storage.sealer import Sealer
-from ingestd.storage.segment import OPEN_SUFFIX, Segment, new_name, open_directory, sealed_path
+from ingestd.storage.segment import OPEN_SUFFIX, new_name, open_directory, sealed_path
 
 log = logging.getLogger("ingestd.flusher")
 
@@ -64,7 +65,7 @@ class Flusher:
         self._sealer = sealer
         self._node = node
         self._worker = worker
-        self._segment: Segment | None = None
+        self._segment: OpenSegment | None = None
         self._sequence = 0
         self._seal_at = 0.0
         self._probe_at = 0.0
@@ -124,7 +125,7 @@ class Flusher:
             pass
         self._seal()
 
-    def _is_due(self, segment: Segment) -> bool:
+    def _is_due(self, segment: OpenSegment) -> bool:
         return (
             segment.size >= self._settings.segment_bytes_max
             or len(segment.chain.commits) >= _COMMITS_MAX
@@ -195,7 +196,7 @@ class Flusher:
             sync=self._settings.ack == "fsync",
         )
 
-    def _open(self) -> Segment:
+    def _open(self) -> OpenSegment:
         while True:
             self._sequence += 1
             name = new_name(datetime.now(UTC), self._node, self._worker, self._sequence)
@@ -206,7 +207,7 @@ class Flusher:
                 or self._disk.exists(open_directory(self._data_dir) / (name + OPEN_SUFFIX))
             ):
                 break
-        self._segment = Segment(self._disk, self._data_dir, name, self._settings.zstd_level)
+        self._segment = OpenSegment(self._disk, self._data_dir, name, self._settings.zstd_level)
         self._seal_at = time.monotonic() + self._settings.segment_age_max_s
         return self._segment
 

@@ -26,10 +26,13 @@ from ingestd.storage.packing import PACKING_SUFFIX
 from ingestd.storage.segment import (
     OPEN_SUFFIX,
     TORN_SUFFIX,
+    Chain,
     content,
+    footer_totals,
     open_directory,
     publish,
     sealed_path,
+    trailers,
     walk,
 )
 
@@ -39,13 +42,17 @@ _LEFT = "left in place"
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What was done with one file in DATA/open; `in_doubt_bytes` could not be read as whole commits."""
+    """What was done with one file in DATA/open; `in_doubt_bytes` could not be read as whole commits.
+
+    `in_doubt` says what is known of these bytes: which commits, how many events.
+    """
 
     path: Path
     action: str
     commits: int = 0
     events: int = 0
     in_doubt_bytes: int = 0
+    in_doubt: str = ""
     problem: str = ""
 
     @property
@@ -57,6 +64,8 @@ class Recovered:
         text = f"{self.path.name}: {self.action}, {self.commits} whole commits with {self.events} events"
         if self.in_doubt_bytes:
             text += f", {self.in_doubt_bytes} bytes after them in doubt"
+        if self.in_doubt:
+            text += f" ({self.in_doubt})"
         return f"{text}: {self.problem}" if self.problem else text
 
 
@@ -99,7 +108,8 @@ def recover(disk: Disk, data_dir: Path, path: Path) -> Recovered:
     sealed = data[: chain.end] + chain.footer() if chain.commits else b""
 
     def report(action: str, problem: str = found.problem) -> Recovered:
-        return Recovered(path, action, len(chain.commits), chain.events, len(tail), problem)
+        in_doubt = _in_doubt(data, chain) if tail else ""
+        return Recovered(path, action, len(chain.commits), chain.events, len(tail), in_doubt, problem)
 
     if found.state == "damaged":
         _quarantine(disk, data_dir, path, data)
@@ -114,6 +124,21 @@ def recover(disk: Disk, data_dir: Path, path: Path) -> Recovered:
     disk.unlink(path)
     disk.sync_directory(path.parent)
     return report("recovered" if sealed else "removed")
+
+
+def _in_doubt(data: bytes, chain: Chain) -> str:
+    """What the trailers and the footer behind the good commits tell of what is not good."""
+    first = len(chain.commits)
+    told = footer_totals(data, chain.end)
+    if told is not None and told[0] > first:
+        return f"commits {first} to {told[0] - 1}, {told[1] - chain.events} events"
+    later = {sequence: events for _, sequence, events in trailers(data, chain.end) if sequence >= first}
+    if not later:
+        return f"commit {first}, perhaps more"
+    last, events = max(later), sum(later.values())
+    if len(later) == last - first + 1:
+        return f"commits {first} to {last}, {events} events"
+    return f"commits {first} to {last}, {events} events in {len(later)} of them, the others not known"
 
 
 def _seal(disk: Disk, data_dir: Path, path: Path, name: str, data: bytes) -> None:

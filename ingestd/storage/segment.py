@@ -42,14 +42,12 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 from zlib import crc32
-
-import zstandard
 
 from ingestd.errors import StorageError
 from ingestd.storage.disk import Disk
@@ -210,20 +208,38 @@ def _goes_on(data: bytes, position: int, sequence: int) -> bool:
     """True if a whole trailer of a later commit, or a footer, stands after `position`.
 
     The trailer of commit `sequence` itself at the very end is no proof: of one torn write, the last
-    sector may be on disk and an earlier one not.
+    sector may be on disk and an earlier one not. Nor is a footer that tells of no later commit.
     """
+    for end, found, _ in trailers(data, position):
+        if not (end == len(data) and found == sequence):
+            return True
+    totals = footer_totals(data, position)
+    return totals is not None and totals[0] > sequence
+
+
+def trailers(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
+    """The whole trailers from `position` on, wherever they stand: end, sequence and events of each."""
     found = data.find(_TRAILER_HEAD, position)
     while found >= 0:
         body = data[found + _SKIPPABLE.size : found + _TRAILER_SIZE]
         if len(body) == _TRAILER.size and crc32(body[:-4]) == int.from_bytes(body[-4:], "little"):
-            last = found + _TRAILER_SIZE == len(data)
-            if not (last and _TRAILER.unpack(body)[1] == sequence):
-                return True
+            _, sequence, events, *_ = _TRAILER.unpack(body)
+            yield found + _TRAILER_SIZE, sequence, events
         found = data.find(_TRAILER_HEAD, found + 1)
+
+
+def footer_totals(data: bytes, position: int) -> tuple[int, int] | None:
+    """Commits and events that a whole footer at the end, after `position`, tells of; else None."""
     if not data.endswith(_FOOTER_END) or len(data) - position < _FOOTER_FIXED:
-        return False
+        return None
     checksum, size, _ = _TAIL.unpack(data[-_TAIL.size :])
-    return crc32(data[len(data) - size : -_TAIL.size]) == int(checksum)
+    # Zeros before its last bytes, as a torn write leaves them, would be a payload of no bytes.
+    if not _FOOTER_FIXED <= size <= len(data) - position:
+        return None
+    if crc32(data[len(data) - size : -_TAIL.size]) != int(checksum):
+        return None
+    commits, events, _, _ = _TOTALS.unpack_from(data, len(data) - _FOOTER_FIXED)
+    return commits, events
 
 
 def content(data: bytes, commit: Commit, base: int = 0) -> bytes:
@@ -267,74 +283,6 @@ def publish(disk: Disk, data_dir: Path, path: Path, name: str) -> Path:
     disk.make_directory(target.parent)
     disk.move(path, target)
     return target
-
-
-class Segment:
-    """The open segment of one worker. Not thread-safe: the flusher owns it."""
-
-    def __init__(self, disk: Disk, data_dir: Path, name: str, zstd_level: int) -> None:
-        """Create the file, durably. Raises StorageError."""
-        self.name = name
-        self.chain = Chain()
-        self._disk = disk
-        self._data_dir = data_dir
-        self._compressor = zstandard.ZstdCompressor(
-            level=zstd_level, write_checksum=True, write_content_size=True
-        )
-        self._path = open_directory(data_dir) / (name + OPEN_SUFFIX)
-        self._fd = disk.create(self._path)
-        self._closed = False
-        try:
-            disk.sync_directory(self._path.parent)
-        except StorageError:
-            self._close()
-            with suppress(StorageError):
-                disk.unlink(self._path)
-            raise
-
-    @property
-    def size(self) -> int:
-        """Bytes of good commits."""
-        return self.chain.end
-
-    def commit(self, lines: bytes, events: int, first_ms: int, last_ms: int, *, sync: bool) -> None:
-        """Write one commit, and with `sync` return when it is on stable storage.
-
-        Raises StorageError; then the segment must be abandoned and not be used again.
-        """
-        frame = self._compressor.compress(lines)
-        trailer = self.chain.trailer(frame, len(lines), events, first_ms, last_ms)
-        write = self._disk.write_through if sync else self._disk.write
-        write(self._fd, frame + trailer)
-        self.chain.append(trailer)
-
-    def finish(self) -> Path:
-        """Write the footer and make all durable; then nobody writes to the file. Raises StorageError."""
-        self._disk.write(self._fd, self.chain.footer())
-        self._disk.fdatasync(self._fd)
-        self._close()
-        return self._path
-
-    def seal(self) -> Path:
-        """`finish`, and move the file to its place. Raises StorageError."""
-        return publish(self._disk, self._data_dir, self.finish(), self.name)
-
-    def abandon(self) -> Path:
-        """Give the file up where its last good commit ends; it is never synced again.
-
-        Cutting keeps a batch that was answered 500 from being read back. If the disk refuses even
-        that, recovery may find the batch whole: a 500 says 'not promised', not 'not there'.
-        """
-        if not self._closed:
-            with suppress(StorageError):
-                self._disk.truncate(self._fd, self.size)
-            self._close()
-        return self._path
-
-    def _close(self) -> None:
-        """Once only: afterwards the number may be a connection's."""
-        self._closed = True
-        self._disk.close(self._fd)
 
 
 def new_name(opened: datetime, node: str, worker: int, sequence: int) -> str:

@@ -86,12 +86,17 @@ def test_both_workers_serve_and_each_has_its_own_segments(tmp_path: Path) -> Non
         assert senders.errors == []
 
 
+def kill_one(server: Server) -> None:
+    """kill -9 of one worker, and wait until there is another in its place."""
+    before = set(server.worker_pids)
+    os.kill(min(before), signal.SIGKILL)
+    wait_until(lambda: len(set(server.worker_pids) - before) == 1, "a new worker runs")
+
+
 def test_a_worker_that_is_killed_is_back_and_what_waits_in_its_queue_is_served(tmp_path: Path) -> None:
     with under_load(tmp_path) as (server, senders):
         for _ in range(3):
-            before = set(server.worker_pids)
-            os.kill(min(before), signal.SIGKILL)
-            wait_until(lambda old=before: len(set(server.worker_pids) - old) == 1, "a new worker runs")
+            kill_one(server)
             senders.wait_for(50)
         assert "was ended by SIGKILL, the next one starts in" in server.log
         # Only what was in that worker's hands is cut off; nothing is refused.

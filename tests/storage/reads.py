@@ -10,8 +10,9 @@ import pytest
 import zstandard
 
 from ingestd.storage.disk import Disk
+from ingestd.storage.open_segment import OpenSegment
 from ingestd.storage.reader import cat
-from ingestd.storage.segment import Chain, Segment, publish
+from ingestd.storage.segment import Chain, publish
 from ingestd.storage.verify import Verdict, verify
 from tests.storage.samples import DATA, lines, put
 from tests.support.disk import FaultyDisk
@@ -84,7 +85,7 @@ def lying_bytes(commits: Sequence[bytes], number: int) -> bytes:
     return sealed(commits, frames)
 
 
-def publish_packed(disk: FaultyDisk, segment: Segment, commits: Sequence[bytes]) -> None:
+def publish_packed(disk: FaultyDisk, segment: OpenSegment, commits: Sequence[bytes]) -> None:
     """Finish a segment, and put one of the same lines and other frames in its place."""
     path = segment.finish()
     copy = path.with_name(f"{segment.name}.packing")

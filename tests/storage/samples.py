@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ingestd.events import Batch
 from ingestd.storage.disk import Disk
-from ingestd.storage.segment import OPEN_SUFFIX, Segment, open_directory
+from ingestd.storage.open_segment import OpenSegment
+from ingestd.storage.segment import OPEN_SUFFIX, open_directory
 from tests.support.disk import FaultyDisk
 
 DATA = Path("/disk")
@@ -34,9 +35,9 @@ def new_disk() -> FaultyDisk:
     return disk
 
 
-def write(disk: Disk, data_dir: Path, commits: Sequence[bytes], name: str = NAME) -> Segment:
+def write(disk: Disk, data_dir: Path, commits: Sequence[bytes], name: str = NAME) -> OpenSegment:
     """An open segment with these commits, each synced."""
-    segment = Segment(disk, data_dir, name, zstd_level=3)
+    segment = OpenSegment(disk, data_dir, name, zstd_level=3)
     for number, content in enumerate(commits):
         at = FIRST_MS + 1000 * number
         segment.commit(content, content.count(b"\n"), at, at + 7, sync=True)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from ingestd.storage import packing, reading
 from ingestd.storage.disk import Disk
+from ingestd.storage.open_segment import OpenSegment
 from ingestd.storage.recovery import recover
-from ingestd.storage.segment import Segment, publish, walk
+from ingestd.storage.segment import publish, walk
 from tests.storage.reads import Follower, lying_bytes, publish_packed, read, sums, verified
 from tests.storage.samples import (
     DATA,
@@ -198,7 +199,7 @@ def test_the_real_disk_is_read_the_same(tmp_path: Path) -> None:
     disk = Disk()
     disk.make_directory(tmp_path / "open")
     write(disk, tmp_path, COMMITS).seal()
-    segment: Segment = write(disk, tmp_path, [Random(1).randbytes(9).replace(b"\n", b"") + b"\n"], NEXT)
+    segment: OpenSegment = write(disk, tmp_path, [Random(1).randbytes(9).replace(b"\n", b"") + b"\n"], NEXT)
     assert read(disk, tmp_path)[0].startswith(lines(8))
     assert sums(verified(disk, tmp_path)[0]) == (2, 4, 9, 0)
     segment.abandon()

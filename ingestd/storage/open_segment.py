@@ -1,0 +1,80 @@
+"""The segment that is being written: one commit after the other, then a footer, then never again."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import zstandard
+
+from ingestd.errors import StorageError
+from ingestd.storage.disk import Disk
+from ingestd.storage.segment import OPEN_SUFFIX, Chain, open_directory, publish
+
+
+class OpenSegment:
+    """The open segment of one worker. Not thread-safe: the flusher owns it."""
+
+    def __init__(self, disk: Disk, data_dir: Path, name: str, zstd_level: int) -> None:
+        """Create the file, durably. Raises StorageError."""
+        self.name = name
+        self.chain = Chain()
+        self._disk = disk
+        self._data_dir = data_dir
+        self._compressor = zstandard.ZstdCompressor(
+            level=zstd_level, write_checksum=True, write_content_size=True
+        )
+        self._path = open_directory(data_dir) / (name + OPEN_SUFFIX)
+        self._fd = disk.create(self._path)
+        self._closed = False
+        try:
+            disk.sync_directory(self._path.parent)
+        except StorageError:
+            self._close()
+            with suppress(StorageError):
+                disk.unlink(self._path)
+            raise
+
+    @property
+    def size(self) -> int:
+        """Bytes of good commits."""
+        return self.chain.end
+
+    def commit(self, lines: bytes, events: int, first_ms: int, last_ms: int, *, sync: bool) -> None:
+        """Write one commit, and with `sync` return when it is on stable storage.
+
+        Raises StorageError; then the segment must be abandoned and not be used again.
+        """
+        frame = self._compressor.compress(lines)
+        trailer = self.chain.trailer(frame, len(lines), events, first_ms, last_ms)
+        write = self._disk.write_through if sync else self._disk.write
+        write(self._fd, frame + trailer)
+        self.chain.append(trailer)
+
+    def finish(self) -> Path:
+        """Write the footer and make all durable; then nobody writes to the file. Raises StorageError."""
+        self._disk.write(self._fd, self.chain.footer())
+        self._disk.fdatasync(self._fd)
+        self._close()
+        return self._path
+
+    def seal(self) -> Path:
+        """`finish`, and move the file to its place. Raises StorageError."""
+        return publish(self._disk, self._data_dir, self.finish(), self.name)
+
+    def abandon(self) -> Path:
+        """Give the file up where its last good commit ends; it is never synced again.
+
+        Cutting keeps a batch that was answered 500 from being read back. If the disk refuses even
+        that, recovery may find the batch whole: a 500 says 'not promised', not 'not there'.
+        """
+        if not self._closed:
+            with suppress(StorageError):
+                self._disk.truncate(self._fd, self.size)
+            self._close()
+        return self._path
+
+    def _close(self) -> None:
+        """Once only: afterwards the number may be a connection's."""
+        self._closed = True
+        self._disk.close(self._fd)
