@@ -10,6 +10,8 @@ from ingestd.config import Settings
 
 READY: Final = b"ready\n"
 """What the worker says on its standard output when it serves."""
+RELOADED: Final = b"reloaded\n"
+"""What it says when it has done what SIGHUP asks for, as far as that can be done."""
 
 
 class Brief(Struct, frozen=True):

@@ -26,8 +26,10 @@ from ingestd import __version__
 from ingestd.config import Settings
 from ingestd.errors import StorageError
 from ingestd.service import keyfile, listeners, logs, scoreboard
-from ingestd.service.brief import READY, Brief
+from ingestd.service.brief import READY, RELOADED, Brief
 from ingestd.service.listeners import UNIX, Listener
+from ingestd.service.systemd import Notifier, watchdog_s
+from ingestd.service.watchdog import Watchdog
 from ingestd.storage.disk import Disk
 
 log = logging.getLogger("ingestd.supervisor")
@@ -43,6 +45,8 @@ _DELAY_S: Final = 0.1
 _DELAY_S_MAX: Final = 10.0
 _KILL_S: Final = 30.0
 """Beyond the drain timeout: what a commit, a seal and the packing of segments may still take."""
+_START_S: Final = 300.0
+"""What recovery may take on a slow disk."""
 
 
 def serve(settings: Settings) -> int:
@@ -68,6 +72,8 @@ class _Worker:
         self.number = number
         self.process: subprocess.Popen[bytes] | None = None
         self.is_ready = False
+        self.due_at = 0.0
+        """When one that is not ready must be, or must have ended."""
         self.started_at = 0.0
         self.start_at = 0.0
         """When to start the next process."""
@@ -99,6 +105,11 @@ class Supervisor:
         self._rolling: list[_Worker] = []
         """Those still to be replaced in a rolling restart; the first one is being replaced."""
         self._status = 0
+        self._notifier = Notifier(os.environ)
+        table = scoreboard.Table(self._memory.region(scoreboard.WORKERS, 0))
+        self._watchdog = Watchdog(watchdog_s(os.environ), table, self._notifier)
+        self._reloading: set[_Worker] = set()
+        """Those that have not said yet that they have reloaded."""
 
     def run(self) -> int:
         """Until all workers have ended after a stop; returns the exit status."""
@@ -118,8 +129,10 @@ class Supervisor:
                     self._first_secret = keyfile.ensure_one(self._disk, Path(self._settings.data_dir))
                 while not self._is_stopping or any(worker.process for worker in self._workers):
                     self._start_due()
+                    self._notifier.status(self._described())
                     self._listen(ear)
                     self._reap()
+                    self._watchdog.look(time.monotonic(), self._workers)
             finally:
                 self._close_listeners()
                 for worker in self._workers:
@@ -152,6 +165,7 @@ class Supervisor:
         assert process.stdin is not None
         assert process.stdout is not None
         worker.process, worker.is_ready, worker.started_at = process, False, time.monotonic()
+        worker.due_at = worker.started_at + _START_S
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)
         with suppress(BrokenPipeError):
             process.stdin.write(msgspec.json.encode(brief) + b"\n")
@@ -164,7 +178,9 @@ class Supervisor:
         said = os.read(worker.process.stdout.fileno(), 1024)
         if not said:
             self._selector.unregister(worker.process.stdout)
-        elif READY in said:
+        if RELOADED in said:
+            self._reloaded(worker)
+        if READY in said:
             worker.is_ready = True
             if self._rolling and self._rolling[0] is worker:
                 log.info("worker %d is replaced", worker.number)
@@ -185,6 +201,21 @@ class Supervisor:
         if self._first_secret is not None:
             keyfile.show_first(self._first_secret, addresses[0])
             self._first_secret = None
+        self._notifier.ready()
+        self._watchdog.start(time.monotonic())
+
+    def _described(self) -> str:
+        """The state of the server in a line, for `systemctl status`."""
+        count = len(self._workers)
+        if self._is_stopping:
+            left = sum(worker.process is not None for worker in self._workers)
+            return f"Draining: {left} of {count} workers still work"
+        shown = f"{sum(w.is_ready for w in self._workers)} of {count} workers are ready"
+        if self._rolling:
+            shown += f", {len(self._rolling)} are yet to be replaced"
+        if self._watchdog.problem:
+            shown += f"; {self._watchdog.problem}"
+        return f"{'Serving' if self._has_started else 'Starting'}: {shown}"
 
     # -- signals ------------------------------------------------------------------------------
 
@@ -192,7 +223,7 @@ class Supervisor:
         """Wait for a signal, a word of a worker, or the time of the next start."""
         now = time.monotonic()
         starts = [worker.start_at for worker in self._workers if worker.process is None]
-        until = self._kill_at if self._is_stopping else min(starts, default=now + 60)
+        until = self._kill_at if self._is_stopping else min([*starts, self._watchdog.look_at])
         for key, _ in self._selector.select(min(60.0, max(0.0, until - now))):
             if key.data is not None:
                 self._told(key.data)
@@ -205,6 +236,11 @@ class Supervisor:
         if number in _STOPS:
             self._stop(number)
         elif number in _FORWARDED:
+            if number == signal.SIGHUP and self._has_started and not self._is_stopping:
+                # Those that start will read everything anew in any case.
+                self._reloading = {worker for worker in self._workers if worker.is_ready}
+                if self._reloading:
+                    self._notifier.reloading()
             for worker in self._workers:
                 worker.signal(number)
         elif number == signal.SIGUSR2 and not self._is_stopping and not self._rolling:
@@ -212,10 +248,20 @@ class Supervisor:
             self._rolling = list(self._workers)
             self._roll()
 
+    def _reloaded(self, worker: _Worker) -> None:
+        """The worker has reloaded, or is no more: the next one reads everything anew."""
+        if worker in self._reloading:
+            self._reloading.remove(worker)
+            if not self._reloading:
+                self._notifier.ready()
+
     def _roll(self) -> None:
         """End the next worker that is to be replaced; its sockets stay open meanwhile."""
         if self._rolling and not self._is_stopping:
-            self._rolling[0].signal(signal.SIGTERM)
+            worker = self._rolling[0]
+            worker.is_ready = False
+            worker.due_at = time.monotonic() + self._settings.drain_timeout_s + _KILL_S
+            worker.signal(signal.SIGTERM)
 
     def _stop(self, number: int) -> None:
         if self._is_stopping:
@@ -225,6 +271,7 @@ class Supervisor:
 
     def _end_all(self) -> None:
         self._is_stopping = True
+        self._notifier.stopping()
         self._kill_at = time.monotonic() + self._settings.drain_timeout_s + _KILL_S
         self._close_listeners()
         for worker in self._workers:
@@ -248,7 +295,9 @@ class Supervisor:
             process.stdout.close()
             with suppress(BrokenPipeError):
                 process.stdin.close()
-            worker.process = None
+            worker.process, worker.is_ready = None, False
+            worker.due_at = time.monotonic() + _DELAY_S_MAX + _START_S
+            self._reloaded(worker)
             self._ended(worker, status)
 
     def _ended(self, worker: _Worker, status: int) -> None:

@@ -30,7 +30,7 @@ from ingestd.http.protocol import Connection
 from ingestd.keys import Keyring
 from ingestd.ring import Ring
 from ingestd.service import keyfile, logs, memory, scoreboard
-from ingestd.service.brief import READY, Brief
+from ingestd.service.brief import READY, RELOADED, Brief
 from ingestd.service.listeners import BACKLOG
 from ingestd.service.scoreboard import FLUSHER_BEAT_MS, LOOP_BEAT_MS, WORKERS, SharedMemory, Table
 from ingestd.storage import recovery
@@ -203,6 +203,7 @@ class _Worker:
             self._load_keys()
         except Exception as e:
             log.error("keys not reloaded, the old ones stay: %s", e)
+        os.write(sys.stdout.fileno(), RELOADED)
 
     def _load_keys(self) -> None:
         """Take up keys.toml if it has changed since the last look. Raises UsageError, StorageError."""

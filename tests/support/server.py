@@ -184,6 +184,8 @@ class Server:
         self.folder = folder
         self.data_dir = folder / "data"
         self.host, self.port = "", 0
+        self.inherited: tuple[int, ...] = ()
+        """Descriptors that the process gets beside the standard ones, under the same numbers."""
         self._flags = flags
         settings.setdefault("listen", "127.0.0.1:0")
         settings.setdefault("workers", 1)
@@ -204,6 +206,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
+                pass_fds=self.inherited,
                 # A group of its own, so that a kill takes all that it has started.
                 process_group=0,
             )
