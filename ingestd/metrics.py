@@ -13,6 +13,16 @@ from typing import Final
 OTHER_ROUTE: Final = "other"
 """For requests that are for no call that there is, or that ended before they said which."""
 
+_MILLISECOND_NS: Final = 1_000_000
+COMMIT_EVENTS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000)
+COMMIT_BYTES: Final = tuple(1024 * 4**power for power in range(8))
+"""From 1 KiB to 16 MiB; a commit has 8 MiB unless a single request has more."""
+LATENCIES_NS: Final = tuple(
+    int(number * _MILLISECOND_NS)
+    for number in (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)
+)
+"""From what a good disk takes to what counts as stuck and more."""
+
 
 class Histogram:
     """How many values came up to each of some bounds; whole numbers, in a unit small enough."""

@@ -15,9 +15,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ingestd import metrics
 from ingestd.config import Settings
 from ingestd.errors import StorageError, as_storage_error
 from ingestd.events import Batch
+from ingestd.metrics import Histogram
 from ingestd.ring import Ring
 from ingestd.storage.disk import Disk
 from ingestd.storage.open_segment import OpenSegment
@@ -49,6 +51,15 @@ class Flusher:
         self.commits = 0
         self.events_stored = 0
         self.events_failed = 0
+        self.commits_failed = 0
+        self.stored_bytes = 0
+        """Of commits as they were written, compressed."""
+        self.commit_events = Histogram(metrics.COMMIT_EVENTS)
+        self.commit_bytes = Histogram(metrics.COMMIT_BYTES)
+        """Of lines, uncompressed."""
+        self.commit_ns = Histogram(metrics.LATENCIES_NS)
+        self.sync_ns = Histogram(metrics.LATENCIES_NS)
+        """Of these: what the disk took until the commit was on stable storage. None without fsync."""
         self.bytes_per_s = 0.0
         """Bytes of lines committed a second while busy, smoothed; 0 before the first commit."""
         self.error: StorageError | None = None
@@ -155,7 +166,11 @@ class Flusher:
             took = max(1e-6, time.monotonic() - started)
             size = sum([len(batch.lines) for batch in batches])
             self.bytes_per_s = smoothed(self.bytes_per_s, size / took)
+            self.commit_events.observe(events)
+            self.commit_bytes.observe(size)
+            self.commit_ns.observe(int(took * 1e9))
         else:
+            self.commits_failed += 1
             self.events_failed += events
             self._abandon()
         self._note(error)
@@ -187,14 +202,18 @@ class Flusher:
         segment = self._segment or self._open()
         lines = b"".join([batch.lines for batch in batches]) if len(batches) > 1 else batches[0].lines
         received_ms = [batch.received_ms for batch in batches]
-        segment.commit(
+        syncs, size_before = self._settings.ack == "fsync", segment.size
+        took_ns = segment.commit(
             lines,
             sum([batch.events for batch in batches]),
             # Not the first and the last batch's: the clock may have been set back between them.
             min(received_ms),
             max(received_ms),
-            sync=self._settings.ack == "fsync",
+            sync=syncs,
         )
+        self.stored_bytes += segment.size - size_before
+        if syncs:
+            self.sync_ns.observe(took_ns)
 
     def _open(self) -> OpenSegment:
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,16 +41,20 @@ class OpenSegment:
         """Bytes of good commits."""
         return self.chain.end
 
-    def commit(self, lines: bytes, events: int, first_ms: int, last_ms: int, *, sync: bool) -> None:
+    def commit(self, lines: bytes, events: int, first_ms: int, last_ms: int, *, sync: bool) -> int:
         """Write one commit, and with `sync` return when it is on stable storage.
 
-        Raises StorageError; then the segment must be abandoned and not be used again.
+        Returns how many nanoseconds the disk has taken. Raises StorageError; then the segment must be
+        abandoned and not be used again.
         """
         frame = self._compressor.compress(lines)
         trailer = self.chain.trailer(frame, len(lines), events, first_ms, last_ms)
         write = self._disk.write_through if sync else self._disk.write
+        started_ns = time.monotonic_ns()
         write(self._fd, frame + trailer)
+        took_ns = time.monotonic_ns() - started_ns
         self.chain.append(trailer)
+        return took_ns
 
     def finish(self) -> Path:
         """Write the footer and make all durable; then nobody writes to the file. Raises StorageError."""

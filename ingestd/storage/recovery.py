@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from ingestd.errors import StorageError
 from ingestd.storage.disk import TEMPORARY_PATTERN, Disk
@@ -37,7 +38,12 @@ from ingestd.storage.segment import (
 )
 
 _COPY_SUFFIX = ".recovering"
+_RECOVERED = "recovered"
+_REMOVED = "removed"
+_QUARANTINED = "quarantined"
 _LEFT = "left in place"
+ACTIONS: Final = (_RECOVERED, _REMOVED, _QUARANTINED, _LEFT)
+"""All that can be done with a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,23 @@ class Recovered:
         if self.in_doubt:
             text += f" ({self.in_doubt})"
         return f"{text}: {self.problem}" if self.problem else text
+
+
+class Recoveries:
+    """What has been recovered so far, in numbers."""
+
+    def __init__(self) -> None:
+        self.files = dict.fromkeys(ACTIONS, 0)
+        """By what was done with them."""
+        self.events = 0
+        """In whole commits. Most of them had been counted as stored when they were written."""
+        self.in_doubt_bytes = 0
+
+    def add(self, recovered: Recovered) -> None:
+        """Count one file."""
+        self.files[recovered.action] += 1
+        self.events += recovered.events
+        self.in_doubt_bytes += recovered.in_doubt_bytes
 
 
 def recover_all(
@@ -113,17 +136,17 @@ def recover(disk: Disk, data_dir: Path, path: Path) -> Recovered:
 
     if found.state == "damaged":
         _quarantine(disk, data_dir, path, data)
-        return report("quarantined")
+        return report(_QUARANTINED)
     if sealed and disk.exists(target) and not _same_lines(disk.read(target), sealed):
         _quarantine(disk, data_dir, path, data)
-        return report("quarantined", "another segment of this name has been sealed")
+        return report(_QUARANTINED, "another segment of this name has been sealed")
     if tail:
         disk.replace_file(_place(disk, path.with_name(name + TORN_SUFFIX), tail), tail)
     if sealed:
         _seal(disk, data_dir, path, name, sealed)
     disk.unlink(path)
     disk.sync_directory(path.parent)
-    return report("recovered" if sealed else "removed")
+    return report(_RECOVERED if sealed else _REMOVED)
 
 
 def _in_doubt(data: bytes, chain: Chain) -> str:

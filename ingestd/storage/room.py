@@ -22,7 +22,8 @@ class Room:
         self._disk = disk
         self._data_dir = data_dir
         self._reserve_bytes = reserve_bytes
-        self._free_bytes = 0
+        self.free_bytes = 0
+        """When it was last looked at."""
         self._freed_bytes_per_s = 0.0
         self._looked_at: float | None = None
         self.problem = ""
@@ -32,8 +33,8 @@ class Room:
         """Take up what is free now. Raises StorageError."""
         free_bytes, free_files = self._disk.free(self._data_dir)
         if self._looked_at is not None and now > self._looked_at:
-            self._freed_bytes_per_s = (free_bytes - self._free_bytes) / (now - self._looked_at)
-        self._free_bytes, self._looked_at = free_bytes, now
+            self._freed_bytes_per_s = (free_bytes - self.free_bytes) / (now - self._looked_at)
+        self.free_bytes, self._looked_at = free_bytes, now
         if free_bytes < self._reserve_bytes:
             self.problem = (
                 f"{free_bytes // _MIB} MiB of disk are free, and disk_reserve_bytes keeps "
@@ -47,7 +48,7 @@ class Room:
     @property
     def retry_after_s(self) -> int:
         """Seconds until there is room, at the rate at which it was freed last; a guess if it was not."""
-        missing = self._reserve_bytes - self._free_bytes
+        missing = self._reserve_bytes - self.free_bytes
         if self._freed_bytes_per_s <= 0 or missing <= 0:
             return _WAIT_S_UNKNOWN
         return min(_WAIT_S_MAX, max(1, math.ceil(missing / self._freed_bytes_per_s)))

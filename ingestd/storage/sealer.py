@@ -21,6 +21,7 @@ from ingestd.config import Settings
 from ingestd.errors import as_storage_error
 from ingestd.storage import packing, recovery, retention
 from ingestd.storage.disk import Disk
+from ingestd.storage.recovery import Recoveries
 from ingestd.storage.room import Room
 from ingestd.storage.segment import OPEN_SUFFIX, publish
 
@@ -51,6 +52,13 @@ class Sealer:
         self.segments_sealed = 0
         self.segments_packed = 0
         self.segments_expired = 0
+        self.refusals = 0
+        """How often the disk has refused to let a file be sealed."""
+        self.files_refused = 0
+        """Those that it has refused last time, and that are tried again."""
+        self.recoveries = Recoveries()
+        self._files_taken = 0
+        self._files_done = 0
         self.room = Room(disk, Path(settings.data_dir), settings.disk_reserve_bytes)
         self._settings = settings
         self._data_dir = Path(settings.data_dir)
@@ -60,6 +68,11 @@ class Sealer:
         """What the disk has refused."""
         self._expires_at = 0.0
         self._thread = threading.Thread(target=self._run, name="sealer", daemon=True)
+
+    @property
+    def files_waiting(self) -> int:
+        """Files that nobody writes to any more and that are not at their sealed place yet."""
+        return self._files_taken - self._files_done
 
     def start(self) -> None:
         """Begin to seal what is handed over."""
@@ -72,11 +85,15 @@ class Sealer:
 
     def take_finished(self, path: Path, commits: int, content_bytes: int) -> None:
         """A segment with a durable footer, of so many commits and bytes of lines."""
-        self._files.put(_File(path, is_finished=True, packs=packing.pays(commits, content_bytes)))
+        self._take(_File(path, is_finished=True, packs=packing.pays(commits, content_bytes)))
 
     def take_abandoned(self, path: Path) -> None:
         """A file of which only the good commits count."""
-        self._files.put(_File(path, is_finished=False))
+        self._take(_File(path, is_finished=False))
+
+    def _take(self, file: _File) -> None:
+        self._files_taken += 1
+        self._files.put(file)
 
     def _run(self) -> None:
         while self.step(_LOOK_S):
@@ -98,6 +115,7 @@ class Sealer:
         self._waiting = [file for file in self._waiting if file not in due]
         for file in due:
             self._seal(file)
+        self.files_refused = len(self._waiting)
         self._look_after_room(now)
         return not stopping
 
@@ -107,13 +125,17 @@ class Sealer:
             if file.is_finished:
                 self._publish(file)
             elif self._disk.exists(file.path):
-                log.warning("abandoned: %s", recovery.recover(self._disk, self._data_dir, file.path))
+                recovered = recovery.recover(self._disk, self._data_dir, file.path)
+                self.recoveries.add(recovered)
+                log.warning("abandoned: %s", recovered)
+            self._files_done += 1
             return
         except Exception as e:
             # A bug must not end the thread either.
             problem = str(as_storage_error(e))
         if problem != file.problem:
             log.error("%s cannot be sealed yet: %s", file.path, problem)
+        self.refusals += 1
         # Whether it is whole, and what of it is durable where, is now for recovery to find out.
         file.is_finished = False
         file.problem = problem
