@@ -62,6 +62,11 @@ def overloaded(detail: str, retry_after_s: int) -> Rejection:
     return Rejection(429, "overloaded", RATE_LIMITED, detail, b"Retry-After: %d\r\n" % max(1, retry_after_s))
 
 
+def rate_limited(detail: str, retry_after_s: int) -> Rejection:
+    """429 from a limit of the key."""
+    return Rejection(429, "rate_limited", RATE_LIMITED, detail, b"Retry-After: %d\r\n" % retry_after_s)
+
+
 def no_room(detail: str, retry_after_s: int) -> Rejection:
     """429 while the disk is nearly full: what was accepted must still fit on it."""
     return Rejection(429, "disk_full", RATE_LIMITED, detail, b"Retry-After: %d\r\n" % max(1, retry_after_s))
