@@ -8,17 +8,23 @@ FUZZ_SEED ?= 0
 # Rounds of kill -9, a second or less each, and the seed of their random numbers; 0: another one each time.
 KILL_ROUNDS ?= 1000
 KILL_SEED ?= 0
+# Where `make install` puts the service, and what stands before each path while a package or an image is made.
+PREFIX ?= /opt/ingestd
+DESTDIR ?=
 
-.PHONY: help serve test check nightly lint types docs bench fuzz clean
+.PHONY: help serve test test-systemd check nightly lint types docs bench fuzz install uninstall clean
 
 help:
 	@echo "make serve   install, and run the server on its defaults"
 	@echo "make test    install, and run all tests"
+	@echo "make test-systemd  boot a Debian of the tests' own, and run the service there (root, mmdebstrap, systemd-nspawn)"
 	@echo "make check   lint, types, tests: what CI asks"
 	@echo "make nightly what takes too long for every change: kill -9 under load, KILL_ROUNDS=1000 times"
 	@echo "make docs    write anew what README.md and docs/ have from the code"
 	@echo "make bench   measure"
 	@echo "make fuzz    look for inputs that break the reading of requests and of gzip; FUZZ_SECONDS=60 each"
+	@echo "make install    as root: the service, its units and its user; docs/operations.md"
+	@echo "make uninstall  take that away again, but settings and data"
 	@echo "make clean   remove what the other targets made; never data/"
 
 serve: .venv/serve.stamp
@@ -26,6 +32,9 @@ serve: .venv/serve.stamp
 
 test: .venv/dev.stamp
 	$(BIN)/pytest
+
+test-systemd: .venv/dev.stamp
+	INGESTD_TEST_CONTAINER=1 $(BIN)/pytest tests/e2e/test_operations.py
 
 check: lint types test
 
@@ -52,6 +61,12 @@ fuzz: .venv/fuzz.stamp
 		-seed=$(FUZZ_SEED) -max_len=4096 -dict=fuzz/http.dict -artifact_prefix=fuzz/findings/ -verbosity=0 -print_final_stats=1
 	$(BIN)/python -m fuzz inflate fuzz/corpus/inflate fuzz/seeds/inflate -max_total_time=$(FUZZ_SECONDS) \
 		-seed=$(FUZZ_SEED) -max_len=4096 -artifact_prefix=fuzz/findings/ -verbosity=0 -print_final_stats=1
+
+install:
+	@PYTHON='$(PYTHON)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' systemd/install
+
+uninstall:
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' systemd/uninstall
 
 clean:
 	rm -rf fuzz/corpus
