@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ingestd.events import Stamper
+from ingestd.http.calls import Caller
 from ingestd.http.hub import Hub
 
 
@@ -15,18 +15,18 @@ class Authorization:
         self._hub = hub
         self._header = b""
         self._generation = -1
-        self.last: Stamper | None = None
+        self.last: Caller | None = None
         """Of the last header that was read."""
 
-    def stamper(self, header: bytes) -> Stamper:
-        """The Stamper of the key in this header. Raises Rejection (401)."""
+    def caller(self, header: bytes) -> Caller:
+        """The Caller of the key in this header. Raises Rejection (401)."""
         hub = self._hub
         if self.last is None or (header, hub.keyring.generation) != (self._header, self._generation):
-            stamper = hub.authorize(header)
-            if self.last not in (None, stamper):
+            caller = hub.authorize(header)
+            if self.last not in (None, caller):
                 # What came with another key is stored before it, or ends the connection.
                 hub.rounds.validate()
-            self.last = stamper
+            self.last = caller
             self._header = header
             self._generation = hub.keyring.generation
         return self.last

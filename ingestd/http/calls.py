@@ -17,6 +17,7 @@ from ingestd.errors import Rejection
 from ingestd.events import MANY, ONE, Form, Stamper
 from ingestd.http.guards import GZIP, Head
 from ingestd.http.responses import connection_line
+from ingestd.ratelimit import Bucket
 
 
 class Page(NamedTuple):
@@ -53,11 +54,22 @@ def page(show: Callable[[], Page]) -> Route:
     return Route((b"GET", b"HEAD"), None, show)
 
 
+class Caller:
+    """Whose requests these are: what a key means for them. A limit is None where there is none."""
+
+    __slots__ = ("events", "requests", "stamper")
+
+    def __init__(self, stamper: Stamper, events: Bucket | None, requests: Bucket | None) -> None:
+        self.stamper = stamper
+        self.events = events
+        self.requests = requests
+
+
 class Call:
-    """One request's meaning. `form` and `stamper` are None for a page."""
+    """One request's meaning. `form` and `caller` are None for a page."""
 
     __slots__ = (
-        "form", "is_gzip", "is_head", "keep_alive", "keep_alive_line", "length", "route", "show", "stamper",
+        "caller", "form", "is_gzip", "is_head", "keep_alive", "keep_alive_line", "length", "route", "show",
     )  # fmt: skip
 
     def __init__(self, head: Head, routes: Routes, *, keep_alive: bool) -> None:
@@ -73,7 +85,7 @@ class Call:
         self.route = path.decode()
         self.form = route.form
         self.show = route.show
-        self.stamper: Stamper | None = None
+        self.caller: Caller | None = None
         self.is_gzip = self.form is not None and head.encoding in GZIP
         self.is_head = head.method == b"HEAD"
         self.keep_alive = keep_alive
@@ -104,7 +116,7 @@ class Repeat:
         Every line break in it must be a CRLF that ends a line which the parser has counted: then the
         blank line found in the bytes is the one that the parser has found.
         """
-        is_plain = call.keep_alive and call.stamper is not None and call.length is not None
+        is_plain = call.keep_alive and call.caller is not None and call.length is not None
         if not is_plain or b"expect" in head.headers or not raw.startswith(b"POST %b HTTP/1." % head.target):
             return None
         lines = raw.count(b"\r\n")

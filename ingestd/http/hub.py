@@ -11,10 +11,11 @@ from ingestd.config import Settings
 from ingestd.errors import Rejection, not_ready, overloaded, unauthorized
 from ingestd.events import Stamper
 from ingestd.http.budget import Budget
-from ingestd.http.calls import EVENT_ROUTES, OK, Page, Routes, page
+from ingestd.http.calls import EVENT_ROUTES, OK, Caller, Page, Routes, page
 from ingestd.http.rounds import Rounds
-from ingestd.keys import Keyring
+from ingestd.keys import Key, Keyring
 from ingestd.metrics import Traffic
+from ingestd.ratelimit import RateLimits
 from ingestd.ring import Ring
 
 if TYPE_CHECKING:
@@ -35,10 +36,12 @@ class Hub:
         drain_bytes_per_s: Callable[[], float],
         not_ready: Callable[[], str],
         routes: Routes | None = None,
+        limits: RateLimits | None = None,
     ) -> None:
         """`defer` calls back when the loop has gone once round; the next two tell of storage.
 
-        `routes` are what is served; without, it is events, with /healthz and /readyz.
+        `routes` are what is served; without, it is events, with /healthz and /readyz. `limits` are those
+        of the keys; without, this worker is the only one.
         """
         self.settings = settings
         self.ring = ring
@@ -65,18 +68,38 @@ class Hub:
         self._clock = clock
         self._drain_bytes_per_s = drain_bytes_per_s
         self._not_ready = not_ready
-        self._stampers: dict[str, Stamper] = {}
+        self._limits = limits or RateLimits.alone(clock)
+        self._callers: dict[Key, Caller] = {}
+        self._callers_of = keyring.generation
 
-    def authorize(self, authorization: bytes) -> Stamper:
-        """The Stamper of the key in an Authorization header. Raises Rejection (401)."""
+    def authorize(self, authorization: bytes) -> Caller:
+        """The Caller of the key in an Authorization header. Raises Rejection (401)."""
         scheme, _, secret = authorization.partition(b" ")
-        key = self.keyring.find(secret.strip(b" \t")) if scheme.lower() == b"bearer" else None
+        keyring = self.keyring
+        key = keyring.find(secret.strip(b" \t")) if scheme.lower() == b"bearer" else None
         if key is None:
             raise unauthorized()
-        stamper = self._stampers.get(key.name)
-        if stamper is None:
-            stamper = self._stampers[key.name] = Stamper(key.name, self.settings.strict_bytes_max)
-        return stamper
+        if self._callers_of != keyring.generation:
+            self._callers_of = keyring.generation
+            self._callers = {known: caller for known, caller in self._callers.items() if known in keyring}
+        caller = self._callers.get(key)
+        if caller is None:
+            stamper = Stamper(key.name, self.settings.strict_bytes_max)
+            caller = Caller(stamper, self._limits.events(key), self._limits.requests(key))
+            self._callers[key] = caller
+        return caller
+
+    def admit(self, caller: Caller) -> None:
+        """Before a body is read: is one welcome? Counts the request. Raises Rejection (429)."""
+        if self.no_room is not None:
+            # Raised for every request, and an exception keeps what it has passed.
+            raise self.no_room.with_traceback(None)
+        requests = caller.requests
+        if requests is not None:
+            refusal = requests.refusal()
+            if refusal is not None:
+                raise refusal
+            requests.charge(1)
 
     def overloaded(self, detail: str) -> Rejection:
         """429, with the whole seconds until what waits now is written at the rate of the last commits."""

@@ -221,18 +221,18 @@ class Connection(asyncio.Protocol):
         try:
             if isinstance(body, Rejection):
                 exchange.reject(body)
-            elif call.form is None or call.stamper is None:
+            elif call.form is None or call.caller is None:
                 exchange.show(call)
                 hub.traffic.answered(call.route, 200)
             elif self.jobs or len(body) >= SLICED_BYTES_MIN:
-                self.jobs.append((exchange, call.stamper.slices(body, call.form), charged_bytes))
+                self.jobs.append((exchange, call.caller.stamper.slices(body, call.form), charged_bytes))
                 charged_bytes = 0
                 if len(self.jobs) == 1:
                     hub.defer(self._work)
             elif call.form is ONE and len(body) <= TOGETHER_BYTES_MAX:
-                hub.rounds.add(exchange, call.stamper, bytes(body))
+                hub.rounds.add(exchange, call.caller, bytes(body))
             else:
-                hub.rounds.push(exchange, call.stamper.batch(body, call.form))
+                hub.rounds.push(exchange, call.caller, call.caller.stamper.batch(body, call.form))
         except Exception as e:
             exchange.fail(e)
         if charged_bytes:
@@ -252,8 +252,8 @@ class Connection(asyncio.Protocol):
         hub, exchanges = self._hub, self._exchanges
         exchange = Exchange(self, call, True)
         exchanges.append(exchange)
-        assert call.stamper is not None
-        hub.rounds.add(exchange, call.stamper, body)
+        assert call.caller is not None
+        hub.rounds.add(exchange, call.caller, body)
         if len(exchanges) >= hub.settings.pipeline_max:
             self.regulate_reading()
 
@@ -279,7 +279,9 @@ class Connection(asyncio.Protocol):
                 if batch is None:
                     self._hub.defer(self._work)
                     return
-                self._hub.rounds.push(exchange, batch)
+                assert exchange.call is not None
+                assert exchange.call.caller is not None
+                self._hub.rounds.push(exchange, exchange.call.caller, batch)
             except Exception as e:
                 exchange.fail(e)
         self.jobs.pop(0)

@@ -104,16 +104,18 @@ class RequestReader:
 
     def _read_repeats(self, data: bytes, repeat: Repeat) -> bytes:
         """Take the requests at the front of `data` whose head is the known one; returns the rest."""
-        connection, call = self._connection, repeat.call
-        hub = self._hub
+        connection, call, hub = self._connection, repeat.call, self._hub
+        caller = call.caller
+        assert caller is not None
         if (
             repeat.generation != hub.keyring.generation
-            or call.stamper is not self._authorization.last
+            or caller is not self._authorization.last
             or hub.no_room is not None
         ):
             # The keys have changed, the client has gone on with another one, or all is refused.
             self._repeat = None
             return data
+        requests = caller.requests
         at, size = 0, len(data)
         while at < size and connection.state is IDLE:
             found = repeat.match(data, at)
@@ -121,7 +123,7 @@ class RequestReader:
                 break
             body_at, length = found
             end = body_at + length
-            if end <= size and not call.is_gzip:
+            if end <= size and not call.is_gzip and (requests is None or requests.take()):
                 if call.form is ONE and length <= TOGETHER_BYTES_MAX and not connection.jobs:
                     connection.take(call, data[body_at:end])
                 else:
@@ -136,10 +138,12 @@ class RequestReader:
         return data[at:]
 
     def _begin_repeat(self, call: Call, length: int, data: bytes) -> bytes:
-        """A body that is not all there yet, or is to be inflated; returns the rest of `data`."""
+        """A body that is not all there yet, is to be inflated or refused; returns the rest of `data`."""
         self._call = call
         self._head = None
         try:
+            assert call.caller is not None
+            self._hub.admit(call.caller)
             self._intake.begin(call, length)
         except Rejection as e:
             self._connection.refuse(e)
@@ -244,12 +248,10 @@ class RequestReader:
             head, hub.routes, keep_alive=parser.should_keep_alive() and not head.says_close
         )
         if call.form is not None:
-            call.stamper = self._authorization.stamper(head.headers.get(b"authorization", b""))
+            call.caller = self._authorization.caller(head.headers.get(b"authorization", b""))
             if self._connection.state is not HEAD:
                 raise guards.after_close()
-            if hub.no_room is not None:
-                # Raised for every request, and an exception keeps what it has passed.
-                raise hub.no_room.with_traceback(None)
+            hub.admit(call.caller)
             limit = hub.settings.body_bytes_max
             if (call.length or 0) > (compressed_bytes_max(limit) if call.is_gzip else limit):
                 raise too_large(limit)

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Final
 
 from ingestd.errors import Rejection, StorageError, internal
-from ingestd.events import ONE, Batch, Stamper
+from ingestd.events import ONE, Batch
+from ingestd.http.calls import Caller
 from ingestd.http.exchange import Exchange
 from ingestd.metrics import Traffic
 from ingestd.ring import Ring
@@ -50,20 +51,20 @@ class Rounds:
         self._defer = defer
         self._overloaded = overloaded
         self._traffic = traffic
-        self._groups: dict[Stamper, _Group] = {}
+        self._groups: dict[Caller, _Group] = {}
         self._count = 0
         self._count_before = 0
         self._ends_at = 0.0
         self.events_received = 0
         """Valid ones; what is invalid is not counted, for nobody knows how many events it is."""
         self.events_refused = 0
-        """Of these: because the ring was full."""
+        """Of these: because the ring was full, or the key's limit reached."""
 
-    def add(self, exchange: Exchange, stamper: Stamper, body: bytes) -> None:
+    def add(self, exchange: Exchange, caller: Caller, body: bytes) -> None:
         """A small one-event body; the exchange is answered later, whatever becomes of it."""
-        group = self._groups.get(stamper)
+        group = self._groups.get(caller)
         if group is None:
-            group = self._groups[stamper] = [], []
+            group = self._groups[caller] = [], []
         group[0].append(exchange)
         group[1].append(body)
         if self._count:
@@ -73,53 +74,53 @@ class Rounds:
         if len(group[1]) >= _TOGETHER_BODIES_MAX:
             self.validate()
 
-    def push(self, exchange: Exchange, batch: Batch) -> None:
-        """A batch that is validated already. Raises Rejection (429) if the ring is full."""
+    def push(self, exchange: Exchange, caller: Caller, batch: Batch) -> None:
+        """A batch that is validated already. Raises Rejection (429): the ring is full, or a limit reached."""
         # What came before it must be stored before it, or end its connection.
         self.validate()
         if exchange.answer is None:
             self.begin()
-            self._push([exchange], batch)
+            self._push([exchange], caller, batch)
 
     def validate(self) -> None:
         """Make batches of the bodies that wait, and push them."""
         groups, self._groups = self._groups, {}
-        for stamper, group in groups.items():
+        for caller, group in groups.items():
             exchanges, bodies = _still_asked(group)
             batch = None
-            if len(bodies) > 1:
+            # Where not all of them may pass, each is judged alone.
+            if len(bodies) > 1 and (caller.events is None or caller.events.holds(len(bodies))):
                 try:
-                    batch = stamper.together(bodies)
+                    batch = caller.stamper.together(bodies)
                 except Exception:
                     # Alone, each body gets an answer of its own, if only 500; else all would wait for ever.
                     log.exception("bug while validating bodies together")
             if batch is None:
                 for exchange, body in zip(exchanges, bodies, strict=True):
-                    self._alone(exchange, stamper, body)
+                    self._alone(exchange, caller, body)
                 continue
             try:
-                self._push(exchanges, batch)
+                self._push(exchanges, caller, batch)
             except Exception as e:
                 for exchange in exchanges:
                     exchange.fail(e)
                     exchange.answerer.flush()
 
-    def _alone(self, exchange: Exchange, stamper: Stamper, body: bytes) -> None:
+    def _alone(self, exchange: Exchange, caller: Caller, body: bytes) -> None:
         if exchange.answer is not None:
             return
         try:
-            self._push([exchange], stamper.batch(body, ONE))
+            self._push([exchange], caller, caller.stamper.batch(body, ONE))
         except Exception as e:
             exchange.fail(e)
             exchange.answerer.flush()
 
-    def _push(self, exchanges: list[Exchange], batch: Batch) -> None:
+    def _push(self, exchanges: list[Exchange], caller: Caller, batch: Batch) -> None:
         # Not the batch: it holds what is defined here, and a ring of references would keep its lines
         # in memory until the next collection.
         message_ids, traffic, call = batch.message_ids, self._traffic, exchanges[0].call
         assert call is not None
-        assert call.stamper is not None
-        stamper = call.stamper
+        key_name = caller.stamper.name
 
         def acknowledge(error: StorageError | None) -> None:
             if error is not None:
@@ -128,7 +129,7 @@ class Rounds:
                     exchange.reject(rejection)
             else:
                 # Those of one batch have asked for the same with the same key.
-                traffic.stored(call.route, len(exchanges), stamper.name, len(message_ids))
+                traffic.stored(call.route, len(exchanges), key_name, len(message_ids))
                 if len(exchanges) == 1:
                     exchanges[0].accept(message_ids)
                 else:
@@ -138,10 +139,16 @@ class Rounds:
                 exchange.answerer.flush()
 
         batch.ack = _nobody_waits if self._acks_on_push else acknowledge
+        limit = caller.events
+        refusal = None if limit is None else limit.refusal()
+        if refusal is None and not self._ring.push(batch):
+            refusal = self._overloaded("the write queue is full")
         self.events_received += batch.events
-        if not self._ring.push(batch):
+        if refusal is not None:
             self.events_refused += batch.events
-            raise self._overloaded("the write queue is full")
+            raise refusal
+        if limit is not None:
+            limit.charge(batch.events)
         if self._acks_on_push:
             acknowledge(None)
 

@@ -25,6 +25,7 @@ from ingestd.events import Batch
 from ingestd.http.hub import Hub
 from ingestd.http.protocol import Connection
 from ingestd.keys import Key, Keyring
+from ingestd.ratelimit import RateLimits
 from ingestd.ring import Ring
 from tests.support.requests import SECRET, cut, encoded, event, post
 from tests.support.transport import MockTransport
@@ -35,10 +36,10 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _READ_BYTES: Final = 256 * 1024
 
 
-def key(secret: str = SECRET, name: str = SOURCE) -> Key:
+def key(secret: str = SECRET, name: str = SOURCE, **limits: float) -> Key:
     """The kept half of an API key."""
     digest = hashlib.sha256(secret.encode()).hexdigest()
-    return Key(name=name, sha256=digest, created=datetime(2025, 1, 1, tzinfo=UTC))
+    return Key(name=name, sha256=digest, created=datetime(2025, 1, 1, tzinfo=UTC), **limits)
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,11 @@ class Site:
         *,
         not_ready: Callable[[], str] = lambda: "",
         drain_bytes_per_s: float = 0.0,
+        shared: memoryview | None = None,
+        worker: int = 0,
         **settings: Any,
     ) -> None:
+        """`shared` is the memory of the limits of two workers, of which this is one."""
         self.now = 1000.0
         self._deferred: deque[Callable[[], None]] = deque()
         self.turns = 0
@@ -116,6 +120,7 @@ class Site:
             defer=self._deferred.append,
             drain_bytes_per_s=lambda: drain_bytes_per_s,
             not_ready=not_ready,
+            limits=None if shared is None else RateLimits(shared, worker, 2, lambda: self.now),
         )
         self.lines: list[bytes] = []
         """The lines committed so far, in order."""
