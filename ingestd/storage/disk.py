@@ -209,11 +209,14 @@ class Disk:
         found: list[Path] = []
         with _naming("list", directory):
             for folder, _, names in os.walk(directory, onerror=failed):
-                paths = [Path(folder, name) for name in names if fnmatchcase(name, pattern)]
-                try:
-                    found += [path for path in paths if stat.S_ISREG(_mode(path) or 0)]
-                except OSError as e:
-                    failed(e)
+                for path in (Path(folder, name) for name in names if fnmatchcase(name, pattern)):
+                    try:
+                        if stat.S_ISREG(_mode(path) or 0):
+                            found.append(path)
+                    except OSError as e:
+                        # A link to itself is as little a file as one to nothing.
+                        if e.errno != errno.ELOOP:
+                            failed(e)
                 if not deep:
                     break
         return sorted(found, key=lambda path: path.name)

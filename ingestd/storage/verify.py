@@ -20,6 +20,7 @@ from ingestd.storage.segment import SUFFIX, TORN_SUFFIX, open_directory
 _NAME: Final = re.compile(r"\d{8}T\d{6}\.\d{3}Z-(?P<node>.+)-w(?P<worker>\d+)-\d+")
 _WORKING: Final = (f"*{PACKING_SUFFIX}", "*.recovering", TEMPORARY_PATTERN)
 """Half-made files of a running server; its next start removes them."""
+_SAME: Final = "the same lines"
 _SLICE_BYTES: Final = 64 * 1024
 
 
@@ -216,8 +217,9 @@ class _Verification:
         first = sealed.setdefault(path.name, path)
         if first != path:
             with suppress(Gone):
-                same = "the same" if self._have_same_lines(path, first) else "other"
-                self._problem(path, f"has the name of {first} and {same} lines; readers see both")
+                self._problem(
+                    path, f"has the name of {first} and {self._lines(path, first)}; readers see both"
+                )
         elif _NAME.fullmatch(segment_name(path)) is None:
             self._note(path, "not the name of a segment")
         elif home(open_directory(self._data_dir) / f"{path.name}.open") != path:
@@ -226,17 +228,18 @@ class _Verification:
     def _compare(self, path: Path, sealed: Path) -> None:
         """While a segment is moved to its place it has two files, of the same lines."""
         with suppress(Gone):
-            if not self._have_same_lines(path, sealed):
-                self._problem(path, "its lines are not those of the sealed segment of its name")
+            lines = self._lines(path, sealed)
+            if lines != _SAME:
+                self._problem(path, f"has the name of {sealed} and {lines}")
 
-    def _have_same_lines(self, one: Path, other: Path) -> bool:
-        """Raises Gone if one of the two is not there any more."""
+    def _lines(self, one: Path, other: Path) -> str:
+        """How the lines of two files compare. Raises Gone if one of them is not there any more."""
         try:
-            return _digest(self._disk, one) == _digest(self._disk, other)
+            return _SAME if _digest(self._disk, one) == _digest(self._disk, other) else "other lines"
         except Gone:
             raise
-        except StorageError:
-            return False
+        except StorageError as e:
+            return f"lines that cannot be compared ({e})"
 
     def _conclude(self, end: _End, tally: _Tally) -> None:
         """Count a segment, and say what is wrong with it."""

@@ -275,7 +275,20 @@ def test_two_segments_of_one_name_are_a_problem() -> None:
     put(disk, SEALED, sealed_bytes([lines(9)]))
     verdict, (said,) = verified(disk)
     assert sums(verdict) == (1, 1, 9, 1)
-    assert said == f"{OPEN}: its lines are not those of the sealed segment of its name"
+    assert said == f"{OPEN}: has the name of {SEALED} and other lines"
+
+
+@pytest.mark.parametrize("path", [OPEN, SEALED])
+def test_two_files_of_one_name_that_cannot_be_compared_are_a_problem(path: Path) -> None:
+    disk = new_disk()
+    put(disk, OPEN, sealed_bytes(COMMITS))
+    put(disk, SEALED, sealed_bytes(COMMITS))
+    disk.fail("read", name=path.name, once=False)
+    verdict, said = verified(disk)
+    error = f"read {path}: Input/output error"
+    wanted = [f"{OPEN}: has the name of {SEALED} and lines that cannot be compared ({error})"]
+    assert said == wanted + [f"{SEALED}: {error}"] * (path == SEALED)
+    assert verdict.segments == 1
 
 
 # -- while the server runs -----------------------------------------------------------------------
