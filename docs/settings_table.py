@@ -21,8 +21,13 @@ def table() -> str:
     defaults = config.Settings()
     rows = ["| setting | default | meaning |", "|--|--|--|"]
     for name, text in _docstrings().items():
-        rows.append(f"| `{name}` | `{getattr(defaults, name)}` | {' '.join(text.split())} |")
+        rows.append(f"| `{name}` | `{_shown(getattr(defaults, name))}` | {' '.join(text.split())} |")
     return "\n".join(rows)
+
+
+def _shown(value: object) -> str:
+    """As it is written in a file, but for the quotes of what is not empty."""
+    return str(value).lower() if isinstance(value, bool) else str(value) or '""'
 
 
 def _docstrings() -> dict[str, str]:

@@ -99,6 +99,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Lines on stderr for people, or JSON; under journald each begins with its level."""
     log_level: LogLevel = "info"
     """The least that is logged."""
+    request_log: bool = False
+    """A line for each request, with what it asked for, how it ended and who sent it."""
+    error_log_per_s: Annotated[int, Meta(ge=0, le=1_000_000)] = 10
+    """Lines about refused requests in a second, for each worker, and one at least for each `code`; what is
+    left out is counted. 0: none."""
+    trusted_proxies: str = ""
+    """Networks, parted by commas, and 'unix' for unix sockets: whom a proxy from there names in
+    X-Forwarded-For, or in Forwarded, is logged as the peer."""
 
 
 _FIELDS: dict[str, Any] = get_type_hints(Settings, include_extras=True)

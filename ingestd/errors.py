@@ -20,11 +20,18 @@ class Rejection(Exception):
 
     `status` is the HTTP status, `code` a stable word for machines, `error` the sentence for
     people, `detail` the place or the remedy, `headers` extra response header lines (each
-    ending in CRLF) that the status requires, such as `Allow` or `Retry-After`.
+    ending in CRLF) that the status requires, such as `Allow` or `Retry-After`. `quoted` is what of
+    `detail` is the client's own words: it is for the client's eyes only.
     """
 
     def __init__(
-        self, status: int, code: str, error: str, detail: str | None = None, headers: bytes = b""
+        self,
+        status: int,
+        code: str,
+        error: str,
+        detail: str | None = None,
+        headers: bytes = b"",
+        quoted: str = "",
     ) -> None:
         super().__init__(f"{status} {code}: {detail or error}")
         self.status = status
@@ -32,11 +39,17 @@ class Rejection(Exception):
         self.error = error
         self.detail = detail
         self.headers = headers
+        self.quoted = quoted
+
+    @property
+    def detail_for_log(self) -> str | None:
+        """The detail without what it quotes."""
+        return self.detail.replace(self.quoted, "…") if self.detail and self.quoted else self.detail
 
 
-def invalid_event(code: str, detail: str) -> Rejection:
+def invalid_event(code: str, detail: str, quoted: str = "") -> Rejection:
     """400 for a body that is not what the contract asks for."""
-    return Rejection(400, code, INVALID_EVENT, detail)
+    return Rejection(400, code, INVALID_EVENT, detail, quoted=quoted)
 
 
 def unauthorized() -> Rejection:

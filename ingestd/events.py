@@ -261,7 +261,7 @@ def _split(body: bytes | bytearray) -> list[Raw]:
 def _moved(rejection: Rejection, by: int) -> Rejection:
     """The same, with the place counted from the start of the whole array."""
     detail = re.sub(r"^\$\[(\d+)\]", lambda match: f"$[{int(match[1]) + by}]", rejection.detail or "")
-    return Rejection(rejection.status, rejection.code, rejection.error, detail)
+    return Rejection(rejection.status, rejection.code, rejection.error, detail, quoted=rejection.quoted)
 
 
 def _invalid(error: Exception) -> Rejection:
@@ -306,8 +306,8 @@ def _resolved(body: bytes | bytearray, form: Form) -> bytes | bytearray:
             try:
                 oddities.resolved(bytes(raw))
             except Rejection as e:
-                raise invalid_event(e.code, f"$[{i}]: {e.detail}") from None
-        raise invalid_event(rejection.code, f"$: {rejection.detail}") from None
+                raise invalid_event(e.code, f"$[{i}]: {e.detail}", e.quoted) from None
+        raise invalid_event(rejection.code, f"$: {rejection.detail}", rejection.quoted) from None
 
 
 def _decoded_oddly(

@@ -158,7 +158,7 @@ def _integer(text: str) -> Raw:
 
 def _out_of_range(text: str, limit: str) -> Rejection:
     shown = text if len(text) <= 20 else f"{text[:17]}..."
-    return invalid_event("number_out_of_range", f"the number {shown} is beyond {limit}")
+    return invalid_event("number_out_of_range", f"the number {shown} is beyond {limit}", quoted=shown)
 
 
 def _depth(value: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ OTHERS: dict[str, Any] = {
     "listen": "h:1",
     "log_format": "json",
     "log_level": "error",
+    "request_log": True,
+    "trusted_proxies": "10.0.0.0/8",
     "workers": 2,
     "zstd_level": 5,
 }
@@ -62,7 +65,7 @@ OTHERS: dict[str, Any] = {
 @pytest.mark.parametrize("name", Settings.__struct_fields__)
 def test_every_setting_can_be_set_in_every_place(name: str, file: Path) -> None:
     value = OTHERS.get(name, 5000)
-    file.write_text(f"{name} = {value!r}\n")
+    file.write_text(f"{name} = {json.dumps(value)}\n")
     for settings in (
         config.load({name: str(value)}, {}, None),
         config.load({}, {f"INGESTD_{name.upper()}": str(value)}, None),

@@ -17,6 +17,7 @@ from ingestd.errors import Rejection
 from ingestd.events import MANY, ONE, Form, Stamper
 from ingestd.http.guards import GZIP, Head
 from ingestd.http.responses import connection_line
+from ingestd.metrics import OTHER_ROUTE
 from ingestd.ratelimit import Bucket
 
 
@@ -49,6 +50,16 @@ _LENGTH: Final = re.compile(
 _DIGITS_MAX: Final = 18
 
 
+class Asked(NamedTuple):
+    """What is known of a request that is refused, perhaps before all of it has come."""
+
+    route: str = OTHER_ROUTE
+    method: str | None = None
+    key: str | None = None
+    """The name of its key."""
+    forwarded: bytes = b""
+
+
 def page(show: Callable[[], Page]) -> Route:
     """The route of a page."""
     return Route((b"GET", b"HEAD"), None, show)
@@ -69,7 +80,8 @@ class Call:
     """One request's meaning. `form` and `caller` are None for a page."""
 
     __slots__ = (
-        "caller", "form", "is_gzip", "is_head", "keep_alive", "keep_alive_line", "length", "route", "show",
+        "caller", "form", "forwarded", "is_gzip", "is_head", "keep_alive", "keep_alive_line", "length",
+        "route", "show",
     )  # fmt: skip
 
     def __init__(self, head: Head, routes: Routes, *, keep_alive: bool) -> None:
@@ -93,6 +105,14 @@ class Call:
         """What an answer says of the connection if it goes on."""
         self.length = head.length
         """Content-Length; None where there is none."""
+        self.forwarded = head.forwarded
+        """What `peers` may make of it."""
+
+    @property
+    def asked(self) -> Asked:
+        """The same in short."""
+        method = "POST" if self.form is not None else "HEAD" if self.is_head else "GET"
+        return Asked(self.route, method, self.caller.stamper.name if self.caller else None, self.forwarded)
 
 
 class Repeat:

@@ -14,8 +14,7 @@ from msgspec import Struct
 from ingestd.errors import Rejection, internal
 from ingestd.events import MANY
 from ingestd.http import responses
-from ingestd.http.calls import Call
-from ingestd.metrics import OTHER_ROUTE
+from ingestd.http.calls import Asked, Call
 
 log = logging.getLogger("ingestd.http")
 
@@ -41,9 +40,9 @@ class Exchange(Struct, gc=False, eq=False):
     """Nothing (b"") if a request before it has ended the connection: then it must not be stored."""
 
     @property
-    def route(self) -> str:
-        """Which of the calls it is for."""
-        return self.call.route if self.call is not None else OTHER_ROUTE
+    def asked(self) -> Asked:
+        """What it was for."""
+        return self.call.asked if self.call is not None else Asked()
 
     def accept(self, message_ids: list[str]) -> None:
         """The answer is 200 with these ids."""

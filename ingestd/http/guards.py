@@ -30,8 +30,10 @@ KNOWN: Final = frozenset(
         b"connection",
     )
 )
+# These decide nothing, but the log may ask for them.
+_FORWARDED: Final = (b"x-forwarded-for", b"forwarded")
 # Lines of a list: together they are one value (RFC 9110 §5.3).
-_LISTS: Final = frozenset((b"connection",))
+_LISTS: Final = frozenset((b"connection", *_FORWARDED))
 GZIP: Final = (b"gzip", b"x-gzip")
 _spelling: dict[bytes, bytes | None] = {}
 _SPELLINGS_MAX: Final = 1024
@@ -100,11 +102,17 @@ class Head:
         """The Content-Encoding in lower case; empty where there is none."""
         return self.headers.get(b"content-encoding", b"").lower()
 
+    @property
+    def forwarded(self) -> bytes:
+        """Whom a proxy says it speaks for, as it stands; empty where nothing is said."""
+        headers = self.headers
+        return headers.get(_FORWARDED[0]) or headers.get(_FORWARDED[1], b"")
+
 
 def _learn(name: bytes) -> bytes | None:
     """The known header of this spelling; spellings are remembered, up to a limit."""
     lower = name.lower()
-    known = lower if lower in KNOWN else None
+    known = lower if lower in KNOWN or lower in _FORWARDED else None
     if len(_spelling) < _SPELLINGS_MAX and len(name) <= _SPELLING_BYTES_MAX:
         _spelling[name] = known
     return known

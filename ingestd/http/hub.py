@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from asyncio import BaseTransport
 from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -11,7 +12,9 @@ from ingestd.config import Settings
 from ingestd.errors import Rejection, not_ready, overloaded, unauthorized
 from ingestd.events import Stamper
 from ingestd.http.budget import Budget
-from ingestd.http.calls import EVENT_ROUTES, OK, Caller, Page, Routes, page
+from ingestd.http.calls import EVENT_ROUTES, OK, Asked, Caller, Page, Routes, page
+from ingestd.http.exchange import Exchange
+from ingestd.http.reports import Reports
 from ingestd.http.rounds import Rounds
 from ingestd.keys import Key, Keyring
 from ingestd.metrics import Traffic
@@ -51,6 +54,7 @@ class Hub:
         """For a connection that becomes idle now."""
         self.routes = routes or {**EVENT_ROUTES, b"/healthz": page(lambda: OK), b"/readyz": page(self._ready)}
         self.traffic = Traffic()
+        self.reports = Reports(settings)
         self.connections: set[Connection] = set()
         self.budget = Budget(settings.inflight_bytes_max)
         self.is_draining = False
@@ -106,6 +110,13 @@ class Hub:
         rate = self._drain_bytes_per_s()
         return overloaded(detail, min(60, max(1, math.ceil(self.ring.bytes / rate))) if rate else 1)
 
+    def refused(
+        self, asked: Asked, rejection: Rejection, transport: BaseTransport, exchange: Exchange | None = None
+    ) -> None:
+        """A request is answered with an error: count it, and perhaps say so."""
+        self.traffic.answered(asked.route, rejection.status, rejection.code)
+        self.reports.refused(asked, rejection, transport, exchange, self.now)
+
     def _ready(self) -> Page:
         """Raises Rejection (503) that says why requests are not welcome."""
         reason = "draining" if self.is_draining else self._not_ready()
@@ -117,6 +128,7 @@ class Hub:
         """Move the clock and end what is overdue; called a few times a second."""
         self.now = now = self._clock()
         self.idle_deadline = now + self.settings.idle_timeout_s
+        self.reports.tick(now)
         due = [connection for connection in self.connections if connection.deadline <= now]
         for connection in sorted(due, key=attrgetter("deadline")):
             # One before it may have made room for it, and with that moved its deadline.

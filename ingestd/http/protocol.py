@@ -30,7 +30,7 @@ class Connection(asyncio.Protocol):
     """Between a transport and its RequestReader."""
 
     __slots__ = (
-        "_discarded_bytes", "_exchanges", "_got_eof", "_held_since", "_hub", "_reader",
+        "_discarded_bytes", "_exchange_type", "_exchanges", "_got_eof", "_held_since", "_hub", "_reader",
         "_reading_paused", "_request_deadline", "_state_deadline", "_transport", "_waits_since",
         "_write_deadline", "_writing_paused", "deadline", "jobs", "state",
     )  # fmt: skip
@@ -39,6 +39,7 @@ class Connection(asyncio.Protocol):
         self._hub = hub
         self._transport: Any = None
         self._reader = RequestReader(hub, self)
+        self._exchange_type = Exchange
         self._exchanges: list[Exchange] = []
         """Requests whose answers are owed, in order."""
         self.jobs: list[tuple[Exchange, Iterator[Batch | None], int]] = []
@@ -216,7 +217,7 @@ class Connection(asyncio.Protocol):
         `charged_bytes` of the budget go with it.
         """
         hub = self._hub
-        exchange = Exchange(self, call, call.keep_alive and not hub.is_draining)
+        exchange = self._exchange_type(self, call, call.keep_alive and not hub.is_draining)
         self._exchanges.append(exchange)
         try:
             if isinstance(body, Rejection):
@@ -250,7 +251,8 @@ class Connection(asyncio.Protocol):
     def take(self, call: Call, body: bytes) -> None:
         """`complete` for a small event whose connection goes on: the most frequent of all requests."""
         hub, exchanges = self._hub, self._exchanges
-        exchange = Exchange(self, call, True)
+        make_exchange = self._exchange_type
+        exchange = make_exchange(self, call, True)
         exchanges.append(exchange)
         assert call.caller is not None
         hub.rounds.add(exchange, call.caller, body)
@@ -261,7 +263,7 @@ class Connection(asyncio.Protocol):
         """Answer with an error, after what is due before it, and read no more requests."""
         if self.state not in READING:
             return
-        self._hub.traffic.answered(self._reader.route, rejection.status, rejection.code)
+        self._hub.refused(self._reader.asked, rejection, self._transport)
         exchange = Exchange(self, None, False)
         exchange.answer = responses.rejected(rejection, responses.CLOSE, is_head=self._reader.is_head)
         self._exchanges.append(exchange)
@@ -319,7 +321,7 @@ class Connection(asyncio.Protocol):
 
     def end_after(self, exchange: Exchange, rejection: Rejection) -> None:
         """Forget what was read after this exchange, and read no more requests."""
-        self._hub.traffic.answered(exchange.route, rejection.status, rejection.code)
+        self._hub.refused(exchange.asked, rejection, self._transport, exchange)
         if exchange not in self._exchanges:
             return
         after = self._exchanges.index(exchange) + 1

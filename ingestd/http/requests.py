@@ -14,7 +14,7 @@ from ingestd.errors import Rejection, too_large
 from ingestd.events import ONE
 from ingestd.http import guards, lifecycle
 from ingestd.http.authorization import Authorization
-from ingestd.http.calls import Call, Repeat
+from ingestd.http.calls import Asked, Call, Repeat
 from ingestd.http.fed import Fed
 from ingestd.http.hub import Hub
 from ingestd.http.inflate import compressed_bytes_max
@@ -65,16 +65,18 @@ class RequestReader:
         return head is not None and (head.method == b"HEAD" if head.method else self._fed.is_head())
 
     @property
-    def route(self) -> str:
-        """Which of the calls the request that is being read is for, as far as it is known."""
+    def asked(self) -> Asked:
+        """What is known of the request that is being read."""
         head, call = self._head, self._call
         if self._connection.state is IDLE:
-            return OTHER_ROUTE
+            return Asked()
         if head is None:
             # A repeat: it has been recognised by the head that its call was made of.
-            return call.route if call is not None else OTHER_ROUTE
+            return call.asked if call is not None else Asked()
         path = head.target.partition(b"?")[0]
-        return path.decode() if path in self._hub.routes else OTHER_ROUTE
+        route = path.decode() if path in self._hub.routes else OTHER_ROUTE
+        key = call.caller.stamper.name if call is not None and call.caller is not None else None
+        return Asked(route, head.method.decode() or None, key, head.forwarded)
 
     @property
     def is_fresh(self) -> bool:
@@ -219,6 +221,7 @@ class RequestReader:
             raise guards.after_close()
         self._connection.go(lifecycle.BEGIN)
         self._head = guards.Head()
+        self._call = None
 
     def on_url(self, url: bytes) -> None:
         head = self._head

@@ -25,6 +25,7 @@ import msgspec
 from ingestd import __version__
 from ingestd.config import Settings
 from ingestd.errors import StorageError
+from ingestd.http.peers import Peers
 from ingestd.service import keyfile, listeners, logs, scoreboard
 from ingestd.service.brief import READY, RELOADED, Brief
 from ingestd.service.listeners import UNIX, Listener
@@ -53,6 +54,7 @@ def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; returns the exit status. Raises UsageError, StorageError."""
     logs.begin(settings)
     listeners.split(settings.listen)
+    Peers(settings.trusted_proxies)
     disk, data_dir = Disk(), Path(settings.data_dir)
     disk.make_directory(data_dir)
     lock = disk.lock(data_dir / "lock")

@@ -25,8 +25,8 @@ import uvloop
 from ingestd.config import Settings
 from ingestd.errors import StorageError, UsageError, no_room
 from ingestd.events import Batch
+from ingestd.http import logged
 from ingestd.http.hub import Hub
-from ingestd.http.protocol import Connection
 from ingestd.keys import Keyring
 from ingestd.ring import Ring
 from ingestd.service import keyfile, logs, memory, scoreboard
@@ -167,7 +167,7 @@ class _Worker:
         self._stop("the supervisor has ended")
 
     async def _accept(self, fd: int) -> asyncio.Server:
-        make, one = partial(Connection, self._hub), socket.socket(fileno=fd)
+        make, one = partial(logged.connection, self._hub), socket.socket(fileno=fd)
         if one.family == socket.AF_UNIX:
             return await self._loop.create_unix_server(make, sock=one, backlog=BACKLOG)
         # It listens already; asyncio would cut its backlog to 100.

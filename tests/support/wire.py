@@ -23,7 +23,7 @@ from ingestd.config import Settings
 from ingestd.errors import StorageError
 from ingestd.events import Batch
 from ingestd.http.hub import Hub
-from ingestd.http.protocol import Connection
+from ingestd.http.logged import connection
 from ingestd.keys import Key, Keyring
 from ingestd.ratelimit import RateLimits
 from ingestd.ring import Ring
@@ -200,7 +200,7 @@ class Wire:
 
     def __init__(self, site: Site | None = None) -> None:
         self.site = site or Site()
-        self._connection = Connection(self.site.hub)
+        self._connection = connection(self.site.hub)
         self.transport = MockTransport(self._connection)
         self._held: list[bytes] = []
         self._lost = False
