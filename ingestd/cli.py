@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from ingestd import __version__, config
+from ingestd import __version__, config, keys
 from ingestd.errors import StorageError, UsageError
 from ingestd.progress import Progress
 from ingestd.service import keyfile, logs, supervisor
@@ -68,20 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "the process; 'memory', in the queue",
     )
 
-    key = commands.add_parser("key", help="make, list and revoke API keys")
-    actions = key.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for action, text in (
-        ("add", "make a key and print it, for the only time"),
-        ("list", "names and dates of the keys; the keys themselves are not kept"),
-        ("revoke", "make a key worthless; a running server follows within about a second"),
-    ):
-        sub = actions.add_parser(action, help=text, description=text)
-        if action != "list":
-            sub.add_argument("name", metavar="NAME", help="becomes the 'source' of the key's events")
-        sub.add_argument("--data-dir", metavar="DIR", help="the server's data directory (./data)")
-        sub.add_argument(
-            "--config", type=Path, metavar="FILE", help="the server's settings, for its data_dir"
-        )
+    _add_key_commands(commands)
 
     cat = commands.add_parser(
         "cat",
@@ -101,6 +88,30 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("data_dir", type=Path, metavar="DIR")
     verify.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     return parser
+
+
+def _add_key_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    key = commands.add_parser("key", help="make, list, limit and revoke API keys")
+    actions = key.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for action, text in (
+        ("add", "make a key and print it, for the only time"),
+        ("list", "names, dates and limits of the keys; the keys themselves are not kept"),
+        ("limit", "change limits of a key; what is not given stays, 'none' takes a limit away"),
+        ("revoke", "make a key worthless; a running server follows within about a second"),
+    ):
+        sub = actions.add_parser(action, help=text, description=text)
+        if action != "list":
+            sub.add_argument("name", metavar="NAME", help="becomes the 'source' of the key's events")
+        if action in ("add", "limit"):
+            sub.add_argument("--events-per-s", metavar="N", help="events a second, all workers together")
+            sub.add_argument("--requests-per-s", metavar="N", help="requests a second")
+            sub.add_argument(
+                "--burst-s", metavar="S", help="how many seconds' worth of either may be taken at once (1)"
+            )
+        sub.add_argument("--data-dir", metavar="DIR", help="the server's data directory (./data)")
+        sub.add_argument(
+            "--config", type=Path, metavar="FILE", help="the server's settings, for its data_dir"
+        )
 
 
 def _defaults() -> str:
@@ -157,13 +168,29 @@ def _serve(args: argparse.Namespace) -> int:
 def _key(args: argparse.Namespace) -> int:
     disk, data_dir = Disk(), Path(_settings(args, "data_dir", config_file=args.config).data_dir)
     if args.action == "add":
-        print(keyfile.add(disk, data_dir, args.name))
+        print(keyfile.add(disk, data_dir, args.name, _limits(args)))
+    elif args.action == "limit":
+        limits = _limits(args)
+        if not limits:
+            raise UsageError(f"say what to change: {', '.join(map(_flag, keys.LIMITS))}")
+        keyfile.limit(disk, data_dir, args.name, limits)
     elif args.action == "revoke":
         keyfile.revoke(disk, data_dir, args.name)
     else:
         for key in keyfile.load(disk, data_dir):
-            print(f"{key.name}\tcreated {key.created:%Y-%m-%d}\tsha256 {key.sha256[:12]}…")
+            made, digest = f"created {key.created:%Y-%m-%d}", f"sha256 {key.sha256[:12]}…"
+            print(f"{key.name}\t{made}\t{digest}\t{keys.limits_line(key)}")
     return 0
+
+
+def _limits(args: argparse.Namespace) -> dict[str, float | None]:
+    """The limits that are given, by their names in keys.toml."""
+    given = {name: getattr(args, name) for name in keys.LIMITS}
+    return {n: keys.limit_of(text, n, _flag(n)) for n, text in given.items() if text is not None}
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _cat(args: argparse.Namespace) -> int:

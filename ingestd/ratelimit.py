@@ -44,6 +44,8 @@ from ingestd.keys import BURST_S, Key, number
 
 log = logging.getLogger("ingestd.ratelimit")
 
+REGION: Final = "limits"
+"""What this memory is called among others that workers share; another layout needs another name."""
 SLOTS: Final = 16_384
 """Of one worker; room for the limits of some 6,000 keys."""
 _PROBES_MAX: Final = 32

@@ -24,6 +24,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final, Self
 
+from ingestd import ratelimit
+
 _ALIGNMENT: Final = 64
 """Of regions and rows: two writers never share a line of the processor's cache."""
 _LENGTH: Final = struct.Struct("<q")
@@ -45,7 +47,12 @@ def monotonic_ms() -> int:
 
 def make(workers: int) -> SharedMemory:
     """The memory of a server: every region that there is, laid out."""
-    memory = SharedMemory.make({WORKERS: Table.bytes_for(WORKER_FIELDS, workers)})
+    memory = SharedMemory.make(
+        {
+            WORKERS: Table.bytes_for(WORKER_FIELDS, workers),
+            ratelimit.REGION: ratelimit.memory_bytes(workers),
+        }
+    )
     Table.lay_out(memory.region(WORKERS, 0), WORKER_FIELDS)
     return memory
 

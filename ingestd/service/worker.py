@@ -22,12 +22,14 @@ from typing import Final
 import msgspec
 import uvloop
 
+from ingestd import ratelimit
 from ingestd.config import Settings
 from ingestd.errors import StorageError, UsageError, no_room
 from ingestd.events import Batch
 from ingestd.http import logged
 from ingestd.http.hub import Hub
 from ingestd.keys import Keyring
+from ingestd.ratelimit import RateLimits
 from ingestd.ring import Ring
 from ingestd.service import keyfile, logs, memory, scoreboard
 from ingestd.service.brief import READY, RELOADED, Brief
@@ -131,6 +133,7 @@ class _Worker:
             defer=self._loop.call_soon,
             drain_bytes_per_s=lambda: self._flusher.bytes_per_s,
             not_ready=self._not_ready,
+            limits=self._limits(),
         )
         self._load_keys()
         memory.keep_freed_blocks()
@@ -205,9 +208,15 @@ class _Worker:
             log.error("keys not reloaded, the old ones stay: %s", e)
         os.write(sys.stdout.fileno(), RELOADED)
 
+    def _limits(self) -> RateLimits:
+        """Those of the keys, in the memory of all workers."""
+        worker, workers = self._brief.worker, self._brief.workers
+        memory = self._memory.region(ratelimit.REGION, ratelimit.memory_bytes(workers))
+        return RateLimits(memory, worker, workers, self._loop.time)
+
     def _load_keys(self) -> None:
         """Take up keys.toml if it has changed since the last look. Raises UsageError, StorageError."""
-        stamp = self._disk.stamp(keyfile.path(self._data_dir))
+        stamp = self._disk.stamp(keyfile.path(self._disk, self._data_dir))
         if stamp == self._keys_stamp:
             return
         try:
