@@ -6,7 +6,7 @@ import math
 from asyncio import BaseTransport
 from collections.abc import Callable
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ingestd.config import Settings
 from ingestd.errors import Rejection, not_ready, overloaded, unauthorized
@@ -21,8 +21,20 @@ from ingestd.metrics import Traffic
 from ingestd.ratelimit import RateLimits
 from ingestd.ring import Ring
 
-if TYPE_CHECKING:
-    from ingestd.http.protocol import Connection
+
+class Connected(Protocol):
+    """A connection, or what is about to become one."""
+
+    deadline: float
+
+    def overdue(self) -> None:
+        """Its deadline has passed."""
+
+    def drain(self) -> None:
+        """The server shuts down."""
+
+    def abort(self) -> None:
+        """End now."""
 
 
 class Hub:
@@ -55,7 +67,7 @@ class Hub:
         self.routes = routes or {**EVENT_ROUTES, b"/healthz": page(lambda: OK), b"/readyz": page(self._ready)}
         self.traffic = Traffic()
         self.reports = Reports(settings)
-        self.connections: set[Connection] = set()
+        self.connections: set[Connected] = set()
         self.budget = Budget(settings.inflight_bytes_max)
         self.is_draining = False
         self.no_room: Rejection | None = None
@@ -102,7 +114,11 @@ class Hub:
         if requests is not None:
             refusal = requests.refusal()
             if refusal is not None:
-                raise refusal
+                try:
+                    raise refusal
+                finally:
+                    # The exception keeps this frame, and must not be kept by it in turn.
+                    del refusal
             requests.charge(1)
 
     def overloaded(self, detail: str) -> Rejection:

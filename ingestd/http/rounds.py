@@ -146,7 +146,11 @@ class Rounds:
         self.events_received += batch.events
         if refusal is not None:
             self.events_refused += batch.events
-            raise refusal
+            try:
+                raise refusal
+            finally:
+                # An exception keeps this frame, with the lines; it must not be kept by it in turn.
+                del refusal
         if limit is not None:
             limit.charge(batch.events)
         if self._acks_on_push:
