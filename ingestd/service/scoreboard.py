@@ -1,7 +1,7 @@
 """Memory that all processes of a server share: made by the supervisor, inherited by every worker.
 
 `SharedMemory` is cut into named regions, and whoever knows one lays it out. `Table` is such a layout:
-rows of whole numbers under named columns, each row with a single writer, so that nobody waits for
+rows of whole numbers under named columns, each row with one writer at a time, so that nobody waits for
 anybody. An aligned number of 8 bytes is written and read in one step, and of several numbers a reader
 may see some older than others: enough for counting, and for seeing that somebody lives.
 
@@ -21,10 +21,11 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Self
 
 from ingestd import ratelimit
+from ingestd.service import families, tallies
 
 _ALIGNMENT: Final = 64
 """Of regions and rows: two writers never share a line of the processor's cache."""
@@ -37,7 +38,21 @@ LOOP_BEAT_MS: Final = "loop_beat_ms"
 """When the worker's loop has last gone round, by `monotonic_ms`."""
 FLUSHER_BEAT_MS: Final = "flusher_beat_ms"
 """The same of its flusher thread, which does not go round while it is stuck in a commit."""
-WORKER_FIELDS: Final = (LOOP_BEAT_MS, FLUSHER_BEAT_MS)
+NOT_READY: Final = "not_ready"
+"""One of the numbers of `readiness`."""
+MOMENTARY: Final = (LOOP_BEAT_MS, FLUSHER_BEAT_MS, NOT_READY, *families.MOMENTARY)
+"""What means nothing of a worker that is not there; a row without a beat is of one that is not."""
+WORKER_FIELDS: Final = (*MOMENTARY, *families.COUNTED)
+
+PLACES: Final = "places"
+"""The region of what the supervisor tells, a row for the place of each worker."""
+IS_UP: Final = "is_up"
+"""1 while there is a process."""
+IS_READY: Final = "is_ready"
+"""1 from when it has said that it serves until it is to end."""
+RESTARTS: Final = "restarts"
+"""How often one has ended without being asked to."""
+PLACE_FIELDS: Final = (IS_UP, IS_READY, RESTARTS)
 
 
 def monotonic_ms() -> int:
@@ -50,10 +65,13 @@ def make(workers: int) -> SharedMemory:
     memory = SharedMemory.make(
         {
             WORKERS: Table.bytes_for(WORKER_FIELDS, workers),
+            PLACES: Table.bytes_for(PLACE_FIELDS, workers),
+            tallies.REGION: tallies.BLOCK_BYTES * workers,
             ratelimit.REGION: ratelimit.memory_bytes(workers),
         }
     )
     Table.lay_out(memory.region(WORKERS, 0), WORKER_FIELDS)
+    Table.lay_out(memory.region(PLACES, 0), PLACE_FIELDS)
     return memory
 
 
@@ -137,6 +155,11 @@ class Row:
         column = self._columns.get(name)
         if column is not None:
             self._numbers[column] = value
+
+    def clear(self, names: Iterable[str]) -> None:
+        """Set these to 0."""
+        for name in names:
+            self[name] = 0
 
 
 def _aligned(size: int) -> int:

@@ -13,14 +13,10 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from ingestd import __version__
 from ingestd.config import Settings
@@ -29,14 +25,14 @@ from ingestd.http.peers import Peers
 from ingestd.service import keyfile, listeners, logs, scoreboard
 from ingestd.service.brief import READY, RELOADED, Brief
 from ingestd.service.listeners import UNIX, Listener
+from ingestd.service.place import Place
+from ingestd.service.scoreboard import Table
 from ingestd.service.systemd import Notifier, watchdog_s
 from ingestd.service.watchdog import Watchdog
 from ingestd.storage.disk import Disk
 
 log = logging.getLogger("ingestd.supervisor")
 
-WORKER: tuple[str, ...] = (sys.executable, "-m", "ingestd.service.worker")
-"""The command of a worker."""
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 _FORWARDED: Final = (signal.SIGHUP, signal.SIGUSR1)
 _HEARD: Final = (*_STOPS, *_FORWARDED, signal.SIGUSR2, signal.SIGCHLD)
@@ -67,27 +63,6 @@ def serve(settings: Settings) -> int:
         disk.close(lock)
 
 
-class _Worker:
-    """The place of one worker, and the process that fills it."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.process: subprocess.Popen[bytes] | None = None
-        self.is_ready = False
-        self.due_at = 0.0
-        """When one that is not ready must be, or must have ended."""
-        self.started_at = 0.0
-        self.start_at = 0.0
-        """When to start the next process."""
-        self.delay_s = 0.0
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the process, if there is one."""
-        if self.process is not None:
-            with suppress(ProcessLookupError):
-                self.process.send_signal(number)
-
-
 class Supervisor:
     """Starts, watches, restarts and ends the workers of one data directory."""
 
@@ -96,21 +71,21 @@ class Supervisor:
         self._disk = disk
         self._lock = lock
         count = settings.workers or len(os.sched_getaffinity(0))
-        self._workers = [_Worker(number) for number in range(count)]
-        self._listeners: list[Listener] = []
         self._memory = scoreboard.make(count)
+        self._workers = [Place(number, self._memory) for number in range(count)]
+        self._listeners: list[Listener] = []
         self._selector = selectors.DefaultSelector()
         self._first_secret: str | None = None
         self._has_started = False
         self._is_stopping = False
         self._kill_at = 0.0
-        self._rolling: list[_Worker] = []
+        self._rolling: list[Place] = []
         """Those still to be replaced in a rolling restart; the first one is being replaced."""
         self._status = 0
         self._notifier = Notifier(os.environ)
-        table = scoreboard.Table(self._memory.region(scoreboard.WORKERS, 0))
+        table = Table(self._memory.region(scoreboard.WORKERS, 0))
         self._watchdog = Watchdog(watchdog_s(os.environ), table, self._notifier)
-        self._reloading: set[_Worker] = set()
+        self._reloading: set[Place] = set()
         """Those that have not said yet that they have reloaded."""
 
     def run(self) -> int:
@@ -129,8 +104,10 @@ class Supervisor:
                 # a log is kept, and travels.
                 if not logs.is_for_machines():
                     self._first_secret = keyfile.ensure_one(self._disk, Path(self._settings.data_dir))
-                while not self._is_stopping or any(worker.process for worker in self._workers):
+                while not self._is_stopping or any(worker.is_filled for worker in self._workers):
                     self._start_due()
+                    for worker in self._workers:
+                        worker.tell()
                     self._notifier.status(self._described())
                     self._listen(ear)
                     self._reap()
@@ -152,34 +129,21 @@ class Supervisor:
                     worker.signal(signal.SIGKILL)
             return
         for worker in self._workers:
-            if worker.process is None and now >= worker.start_at:
+            if not worker.is_filled and now >= worker.start_at:
                 self._start(worker)
 
-    def _start(self, worker: _Worker) -> None:
+    def _start(self, worker: Place) -> None:
         sockets = [listener.of(worker.number).fileno() for listener in self._listeners]
         brief = Brief(self._settings, worker.number, len(self._workers), sockets, self._memory.fd)
-        process = subprocess.Popen(
-            WORKER,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=[self._lock, self._memory.fd, *sockets],
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        worker.process, worker.is_ready, worker.started_at = process, False, time.monotonic()
+        worker.start(brief, [self._lock, self._memory.fd, *sockets])
         worker.due_at = worker.started_at + _START_S
-        self._selector.register(process.stdout, selectors.EVENT_READ, worker)
-        with suppress(BrokenPipeError):
-            process.stdin.write(msgspec.json.encode(brief) + b"\n")
-            process.stdin.flush()
+        self._selector.register(worker.stdout, selectors.EVENT_READ, worker)
 
-    def _told(self, worker: _Worker) -> None:
+    def _told(self, worker: Place) -> None:
         """A worker says that it is ready, or its output has ended with it."""
-        assert worker.process is not None
-        assert worker.process.stdout is not None
-        said = os.read(worker.process.stdout.fileno(), 1024)
+        said = worker.said()
         if not said:
-            self._selector.unregister(worker.process.stdout)
+            self._selector.unregister(worker.stdout)
         if RELOADED in said:
             self._reloaded(worker)
         if READY in said:
@@ -210,7 +174,7 @@ class Supervisor:
         """The state of the server in a line, for `systemctl status`."""
         count = len(self._workers)
         if self._is_stopping:
-            left = sum(worker.process is not None for worker in self._workers)
+            left = sum(worker.is_filled for worker in self._workers)
             return f"Draining: {left} of {count} workers still work"
         shown = f"{sum(w.is_ready for w in self._workers)} of {count} workers are ready"
         if self._rolling:
@@ -224,7 +188,7 @@ class Supervisor:
     def _listen(self, ear: socket.socket) -> None:
         """Wait for a signal, a word of a worker, or the time of the next start."""
         now = time.monotonic()
-        starts = [worker.start_at for worker in self._workers if worker.process is None]
+        starts = [worker.start_at for worker in self._workers if not worker.is_filled]
         until = self._kill_at if self._is_stopping else min([*starts, self._watchdog.look_at])
         for key, _ in self._selector.select(min(60.0, max(0.0, until - now))):
             if key.data is not None:
@@ -250,7 +214,7 @@ class Supervisor:
             self._rolling = list(self._workers)
             self._roll()
 
-    def _reloaded(self, worker: _Worker) -> None:
+    def _reloaded(self, worker: Place) -> None:
         """The worker has reloaded, or is no more: the next one reads everything anew."""
         if worker in self._reloading:
             self._reloading.remove(worker)
@@ -287,22 +251,17 @@ class Supervisor:
 
     def _reap(self) -> None:
         for worker in self._workers:
-            process = worker.process
-            if process is None or (status := process.poll()) is None:
+            status = worker.ended()
+            if status is None:
                 continue
-            assert process.stdin is not None
-            assert process.stdout is not None
             with suppress(KeyError):
-                self._selector.unregister(process.stdout)
-            process.stdout.close()
-            with suppress(BrokenPipeError):
-                process.stdin.close()
-            worker.process, worker.is_ready = None, False
+                self._selector.unregister(worker.stdout)
+            worker.empty()
             worker.due_at = time.monotonic() + _DELAY_S_MAX + _START_S
             self._reloaded(worker)
             self._ended(worker, status)
 
-    def _ended(self, worker: _Worker, status: int) -> None:
+    def _ended(self, worker: Place, status: int) -> None:
         """Say that a worker has ended, if it was not asked to, and decide when the next one starts."""
         now = time.monotonic()
         if self._is_stopping:
@@ -321,4 +280,5 @@ class Supervisor:
         is_steady = now - worker.started_at >= _STEADY_S
         worker.delay_s = 0.0 if is_steady else min(max(_DELAY_S, 2 * worker.delay_s), _DELAY_S_MAX)
         worker.start_at = now + worker.delay_s
+        worker.restarts += 1
         log.error("worker %d %s, the next one starts in %.1f s", worker.number, how, worker.delay_s)

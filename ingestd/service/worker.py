@@ -14,7 +14,6 @@ import resource
 import signal
 import socket
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -31,10 +30,11 @@ from ingestd.http.hub import Hub
 from ingestd.keys import Keyring
 from ingestd.ratelimit import RateLimits
 from ingestd.ring import Ring
-from ingestd.service import keyfile, logs, memory, scoreboard
+from ingestd.service import keyfile, logs, memory, readiness
 from ingestd.service.brief import READY, RELOADED, Brief
 from ingestd.service.listeners import BACKLOG
-from ingestd.service.scoreboard import FLUSHER_BEAT_MS, LOOP_BEAT_MS, WORKERS, SharedMemory, Table
+from ingestd.service.reporter import Reporter
+from ingestd.service.scoreboard import SharedMemory
 from ingestd.storage import recovery
 from ingestd.storage.disk import Disk
 from ingestd.storage.flusher import Flusher
@@ -45,8 +45,6 @@ log = logging.getLogger("ingestd.worker")
 
 _TICK_S: Final = 0.25
 _KEYS_TICKS: Final = 4
-STUCK_S = 5.0
-"""No disk that works takes so long for one commit."""
 _FILES_KEPT_BACK: Final = 64
 _LIFELINE: Final = 0
 """Standard input: it ends when the supervisor does."""
@@ -77,6 +75,7 @@ def _serve(brief: Brief, early: list[int]) -> int:
     sealer = Sealer(settings, disk)
     for recovered in recovery.recover_all(disk, data_dir, partial(_is_ours, brief)):
         log.warning("recovery: %s", recovered)
+        sealer.recoveries.add(recovered)
         if recovered.is_left:
             sealer.take_abandoned(recovered.path)
     return uvloop.run(_Worker(brief, settings, disk, sealer).run(early))
@@ -111,7 +110,6 @@ class _Worker:
             settings, disk, self._ring, self._acknowledge, sealer, socket.gethostname(), brief.worker
         )
         self._memory = SharedMemory(brief.memory)
-        self._row = Table(self._memory.region(WORKERS, 0)).row(brief.worker)
         self._keyring = Keyring()
         self._keys_stamp: object = "none yet"
         self._stopping = asyncio.Event()
@@ -132,7 +130,7 @@ class _Worker:
             clock=self._loop.time,
             defer=self._loop.call_soon,
             drain_bytes_per_s=lambda: self._flusher.bytes_per_s,
-            not_ready=self._not_ready,
+            not_ready=lambda: readiness.look(self._hub, self._flusher)[1],
             limits=self._limits(),
         )
         self._load_keys()
@@ -147,7 +145,10 @@ class _Worker:
         gc.set_threshold(50_000, 20, 100)
         servers = [await self._accept(fd) for fd in self._brief.sockets]
         # Before anybody takes it for ready, so that the beats of the one before it are gone.
-        self._report()
+        self._reporter = Reporter(
+            self._brief, self._memory, self._hub, self._ring, self._flusher, self._sealer
+        )
+        self._reporter.report()
         ticking = asyncio.create_task(self._tick())
         os.write(sys.stdout.fileno(), READY)
         await self._stopping.wait()
@@ -155,6 +156,7 @@ class _Worker:
             server.close()
         await self._drain()
         ticking.cancel()
+        self._reporter.report()
         return 0 if self._flusher.events_failed == 0 else 1
 
     def _hear(self) -> None:
@@ -183,7 +185,7 @@ class _Worker:
             ticks += 1
             # Nothing may end this task: no deadline would pass any more, and no revoked key stop.
             try:
-                self._report()
+                self._reporter.report()
                 self._heed_room()
                 self._hub.tick()
             except Exception:
@@ -193,11 +195,6 @@ class _Worker:
                     self._load_keys()
                 except Exception as e:
                     log.error("keys not reloaded, the old ones stay: %s", e)
-
-    def _report(self) -> None:
-        """Tell the other processes how this one is."""
-        self._row[LOOP_BEAT_MS] = scoreboard.monotonic_ms()
-        self._row[FLUSHER_BEAT_MS] = int(self._flusher.beat_s * 1000)
 
     def _reload(self) -> None:
         log.info("SIGHUP: reloading")
@@ -259,18 +256,6 @@ class _Worker:
             except Exception:
                 # The others must hear of theirs.
                 log.exception("bug while answering")
-
-    def _not_ready(self) -> str:
-        flusher = self._flusher
-        since = flusher.committing_since
-        if not flusher.alive:
-            return "the flusher has ended"
-        if flusher.error is not None:
-            return f"storage fails: {flusher.error}"
-        if since is not None and time.monotonic() - since > STUCK_S:
-            return f"the disk has not taken a commit for {time.monotonic() - since:.0f} s"
-        refusal = self._hub.no_room
-        return str(refusal.detail) if refusal is not None else ""
 
     def _stop(self, why: str) -> None:
         if not self._stopping.is_set():

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from ingestd import cli
-from ingestd.service import supervisor, worker
+from ingestd.service import place, readiness, worker
 from ingestd.storage.disk import Disk
 
 _write_through = Disk.write_through
@@ -25,7 +25,7 @@ def _sticky(self: Disk, fd: int, data: bytes) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "worker":
         Disk.write_through = _sticky  # type: ignore[method-assign]
-        worker.STUCK_S = 0.2
+        readiness.STUCK_S = 0.2
         sys.exit(worker.main())
-    supervisor.WORKER = (sys.executable, __file__, "worker")
+    place.WORKER = (sys.executable, __file__, "worker")
     sys.exit(cli.main())
