@@ -47,8 +47,8 @@ log = logging.getLogger("ingestd.ratelimit")
 REGION: Final = "limits"
 """What this memory is called among others that workers share; another layout needs another name."""
 SLOTS: Final = 16_384
-"""Of one worker; room for the limits of some 6,000 keys."""
-_PROBES_MAX: Final = 32
+"""Of one worker; room for 9,000 limits at least, where 64 places are tried."""
+_PROBES_MAX: Final = 64
 _SLOT: Final = 3
 _TAG, _PASSED, _FULL_AT = range(_SLOT)
 _REGION_BYTES: Final = SLOTS * _SLOT * 8

@@ -84,6 +84,13 @@ def test_a_key_without_a_name_is_told_by_its_place(text: bytes, problem: str) ->
     assert str(raised.value) == problem
 
 
+def test_the_file_of_the_page_about_keys_is_valid() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "keys.md").read_text()
+    text = page.partition("```toml\n")[2].partition("```")[0]
+    [key] = keys.parse(text.encode(), "docs/keys.md")
+    assert (key.name, key.events_per_s, key.requests_per_s, key.burst_s) == ("shop", 1000, 50, 2)
+
+
 # -- the commands ----------------------------------------------------------------------------
 
 
