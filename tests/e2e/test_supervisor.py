@@ -10,17 +10,29 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from tests.e2e.messages import post
-from tests.support.server import EVENT, Server, run, wait_until
+from tests.support.server import EVENT, Raw, Server, run, wait_until
+
+
+class Reachable(Protocol):
+    """A server that runs somewhere."""
+
+    @property
+    def key(self) -> str:
+        """A key that it knows."""
+
+    def raw(self) -> Raw:
+        """A new connection to it."""
 
 
 class Senders:
     """Threads that send one event after the other, each on a new connection, until told to stop."""
 
-    def __init__(self, server: Server, count: int = 4) -> None:
+    def __init__(self, server: Reachable, count: int = 4) -> None:
         self.acked: list[str] = []
         self.errors: list[str] = []
         self._server = server
