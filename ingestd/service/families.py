@@ -58,9 +58,9 @@ def _recovered(action: str) -> Family:
 
 FAMILIES: Final = (
     _counter("connections_accepted", "Connections that were accepted."),
-    _counter("received_bytes", "Bytes that clients have sent, heads and bodies, as they came."),
+    _counter("received_bytes", "Bytes that clients have sent, heads and bodies, as they came (out of TLS)."),
     _counter("events_received", "Events that were read and found valid."),
-    _counter("events_refused", "Of the valid events: those that were answered 429, for the ring was full."),
+    _counter("events_refused", "Of the valid events: those that were answered 429."),
     _counter("events_stored", "Of the valid events: those that were committed."),
     _counter("events_failed", "Of the valid events: those whose commit has failed, answered 500."),
     _counter("stored_bytes", "Bytes of commits as they were written, compressed."),

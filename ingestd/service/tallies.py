@@ -51,7 +51,8 @@ class Tallies:
         if place > ENTRIES_MAX or len(data) > _NAME_BYTES_MAX:
             return None
         at = place * _ENTRY_BYTES + _NUMBER_BYTES
-        self._block[at : at + len(data)] = data
+        # Whole, for somebody may have been killed in the middle of this.
+        self._block[at : at + _NAME_BYTES_MAX] = data.ljust(_NAME_BYTES_MAX, b"\0")
         self._numbers[0] = place
         self._places[name] = place
         return place

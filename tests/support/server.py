@@ -23,6 +23,7 @@ from typing import Any, Literal, Self
 DEADLINE_S = 20.0
 _POLL_S = 0.005
 _LISTENS = re.compile(r"listens on http://(\S+):(\d+),")
+_ADMIN = re.compile(r"metrics and probes on http://(\S+):(\d+)")
 _SECRET = re.compile(r"^ +(ing_\S+)$", re.MULTILINE)
 
 EVENT: dict[str, Any] = {
@@ -256,6 +257,14 @@ class Server:
             return found
 
         wait_until(seen, f"the log says {text!r}")
+
+    @property
+    def admin(self) -> tuple[str, int]:
+        """Host and port of the admin listener, if the settings have one."""
+        self.wait_for_log("metrics and probes on ")
+        match = _ADMIN.search(self.log)
+        assert match is not None
+        return match[1], int(match[2])
 
     @property
     def key(self) -> str:

@@ -1,0 +1,74 @@
+"""The listener for operators and their machines: /metrics, /healthz and /readyz, for all workers at once.
+
+Its socket is shared by all workers, and whichever accepts a connection answers from the shared
+memory. It goes through the same door as events do, with the same guards and deadlines, and takes no
+events: what it shows is nothing for the public, so it has an address of its own.
+"""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop
+from typing import Final
+
+import msgspec
+
+from ingestd.errors import not_ready
+from ingestd.http.calls import OK, Page, page
+from ingestd.http.hub import Hub
+from ingestd.keys import Keyring
+from ingestd.ring import Ring
+from ingestd.service.brief import Brief
+from ingestd.service.collector import CONTENT_TYPE, Collector
+from ingestd.service.reporter import Reporter
+from ingestd.service.scoreboard import SharedMemory
+from ingestd.service.standing import Standing
+
+_CONNECTIONS_MAX: Final = 64
+"""Of one worker: a few scrapers and probes, and room for those that have gone away unheard."""
+_INFLIGHT_BYTES_MAX: Final = 1024 * 1024
+
+
+class Admin:
+    """What is shown."""
+
+    def __init__(self, brief: Brief, memory: SharedMemory, reporter: Reporter) -> None:
+        self._brief = brief
+        self._reporter = reporter
+        self._standing = Standing(memory, brief.workers)
+        self._collector = Collector(brief.settings, memory, self._standing)
+
+    def hub(self, loop: AbstractEventLoop) -> Hub:
+        """The hub of its connections."""
+        settings = msgspec.structs.replace(
+            self._brief.settings,
+            connections_max=_CONNECTIONS_MAX,
+            inflight_bytes_max=_INFLIGHT_BYTES_MAX,
+            request_log=False,
+        )
+        return Hub(
+            settings,
+            Keyring(),
+            Ring(1, 1),
+            clock=loop.time,
+            defer=loop.call_soon,
+            drain_bytes_per_s=lambda: 0.0,
+            not_ready=lambda: "",
+            routes={
+                b"/metrics": page(self._metrics),
+                b"/healthz": page(lambda: OK),
+                b"/readyz": page(self._ready),
+            },
+        )
+
+    def _metrics(self) -> Page:
+        # The others are up to a tick behind; this one need not be.
+        self._reporter.report()
+        return Page(self._collector.text(), CONTENT_TYPE)
+
+    def _ready(self) -> Page:
+        """Raises Rejection (503) that says which workers are not ready, and why."""
+        self._reporter.report()
+        reason = self._standing.described()
+        if reason:
+            raise not_ready(reason)
+        return OK
