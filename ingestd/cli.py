@@ -58,7 +58,12 @@ def _parser() -> argparse.ArgumentParser:
         "serve", help="run the server", description=_SERVE_HELP, epilog=_defaults(), formatter_class=raw
     )
     serve.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML, by their names")
-    serve.add_argument("--listen", metavar="ADDRESS", help="HOST:PORT or unix:PATH (127.0.0.1:8080)")
+    serve.add_argument(
+        "--listen",
+        action="append",
+        metavar="ADDRESS",
+        help="HOST:PORT, tls:HOST:PORT or unix:PATH; may stand several times (127.0.0.1:8080)",
+    )
     serve.add_argument("--data-dir", metavar="DIR", help="where keys and segments live (./data)")
     serve.add_argument("--workers", metavar="N", help="worker processes (one per core)")
     serve.add_argument(
@@ -118,7 +123,11 @@ def _defaults() -> str:
     """All settings as environment variables with their defaults; README.md has their meanings."""
     fields = msgspec.structs.fields(config.Settings)
     width = max(len(field.name) for field in fields) + len(config.ENV_PREFIX)
-    lines = [f"  {config.ENV_PREFIX + field.name.upper():<{width}}  {field.default}" for field in fields]
+    shown = ['""' if field.default == "" else field.default for field in fields]
+    lines = [
+        f"  {config.ENV_PREFIX + field.name.upper():<{width}}  {default}"
+        for field, default in zip(fields, shown, strict=True)
+    ]
     return "\n".join(["settings and their defaults (README.md says what each means):", *lines])
 
 
@@ -161,6 +170,7 @@ def _settings(args: argparse.Namespace, *names: str, config_file: Path | None = 
 
 
 def _serve(args: argparse.Namespace) -> int:
+    args.listen = ",".join(args.listen) if args.listen else None
     names = ("listen", "data_dir", "workers", "ack")
     return supervisor.serve(_settings(args, *names, config_file=args.config))
 

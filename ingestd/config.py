@@ -33,14 +33,23 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One running server's settings. Durations are seconds, sizes are bytes."""
 
     listen: str = "127.0.0.1:8080"
-    """HOST:PORT or unix:PATH, several parted by commas. Loopback by default: opening it to a network is
-    a decision."""
+    """HOST:PORT, tls:HOST:PORT or unix:PATH, several parted by commas. Loopback by default: opening it to
+    a network is a decision."""
     data_dir: str = "./data"
     """Where keys and segments live; one instance at a time (flock)."""
     ack: AckLevel = "fsync"
     """What a 200 means: on stable storage, handed to the kernel, or in the ring."""
     workers: Annotated[int, Meta(ge=0, le=1024)] = 0
     """Worker processes, each with its own core, ring and open segment; 0: one per core it may use."""
+
+    unix_socket_mode: Annotated[str, Meta(pattern=r"^0?[0-7]{3}\Z")] = "0660"
+    """Who may connect to unix sockets, as chmod says it."""
+    tls_cert_file: str = ""
+    """PEM: the certificate for tls: addresses, then those that vouch for it."""
+    tls_key_file: str = ""
+    """PEM: its private key, without a password. SIGHUP reads both files again."""
+    tls_handshake_timeout_s: Seconds = 10.0
+    """How long a client of a tls: address may take to shake hands; connections that do count as well."""
 
     body_bytes_max: FrameBytes = 10 * 1024 * 1024
     """Largest uncompressed body; 10 MiB, so that '10 MB' passes in either reading."""

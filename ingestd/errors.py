@@ -90,6 +90,11 @@ def not_ready(reason: str) -> Rejection:
     return Rejection(503, "not_ready", "Not ready.", reason)
 
 
+def tls_required() -> Rejection:
+    """400 for HTTP where TLS is spoken."""
+    return Rejection(400, "tls_required", "Bad request.", "this address speaks TLS: say https")
+
+
 def internal(code: str, detail: str | None = None) -> Rejection:
     """500: storage failed, or a bug; the client may send the same again."""
     return Rejection(500, code, INTERNAL, detail)

@@ -208,19 +208,20 @@ def test_the_default_key_is_made_once_and_not_again_after_its_revocation(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("listen", "target"),
+    ("url", "target"),
     [
-        ("127.0.0.1:8080", "http://127.0.0.1:8080/v1/track"),
-        ("0.0.0.0:80", "http://127.0.0.1:80/v1/track"),
-        (":80", "http://127.0.0.1:80/v1/track"),
-        ("[::]:80", "http://[::1]:80/v1/track"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080/v1/track"),
+        ("http://0.0.0.0:80", "http://127.0.0.1:80/v1/track"),
+        ("http://:80", "http://127.0.0.1:80/v1/track"),
+        ("http://[::]:80", "http://[::1]:80/v1/track"),
+        ("https://127.0.0.1:443", "https://127.0.0.1:443/v1/track"),
         ("unix:/run/s", "--unix-socket /run/s http://localhost/v1/track"),
     ],
 )
 def test_the_first_key_is_shown_with_a_line_to_paste(
-    listen: str, target: str, capsys: pytest.CaptureFixture[str]
+    url: str, target: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keyfile.show_first("ing_secret", listen)
+    keyfile.show_first("ing_secret", url)
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "Authorization: Bearer ing_secret" in shown.err

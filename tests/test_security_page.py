@@ -11,6 +11,7 @@ import msgspec
 from ingestd import oddities
 from ingestd.config import Settings
 from ingestd.http import guards, inflate, intake, protocol
+from ingestd.service import logwriter
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = (ROOT / "docs" / "security.md").read_text()
@@ -18,6 +19,7 @@ FIXED: Final = {
     "http.intake": intake,
     "http.protocol": protocol,
     "http.inflate": inflate,
+    "service.logwriter": logwriter,
     "oddities": oddities,
 }
 

@@ -22,7 +22,8 @@ from ingestd.http.requests import RequestReader
 from ingestd.http.rounds import TOGETHER_BYTES_MAX
 
 _DRAIN_S: Final = 5.0
-_FRESH_S: Final = 1.0
+FRESH_S: Final = 1.0
+"""While the server stops: how long one that has not asked anything yet may still ask."""
 _WRITE_BUFFER_BYTES_MAX: Final = 64 * 1024
 
 
@@ -136,7 +137,7 @@ class Connection(asyncio.Protocol):
         if self.state is IDLE and not self._exchanges:
             if self._reader.is_fresh:
                 # It has just connected to ask something.
-                self._arm(self._hub.now + _FRESH_S)
+                self._arm(self._hub.now + FRESH_S)
             else:
                 self._close()
 

@@ -112,6 +112,12 @@ class Reports:
         fields["peer"] = self._peers.shown(transport.get_extra_info("peername"), asked.forwarded)
         log.log(level, "answered" if status == 200 else "refused", extra={"fields": fields})
 
+    def no_handshake(self, why: str, transport: BaseTransport, now: float) -> None:
+        """A client has not come to the end of its TLS handshake; `why` is in words of ours or of OpenSSL."""
+        if self._refused_per_s and self._sampler.passes("tls_handshake", now):
+            fields = {"why": why, "peer": self._peers.shown(transport.get_extra_info("peername"), b"")}
+            log.info("no TLS handshake", extra={"fields": fields})
+
     def tick(self, now: float) -> None:
         """Say how many were left out, once their second has passed."""
         left_out = self._sampler.take_left_out(now)

@@ -24,5 +24,7 @@ class Brief(Struct, frozen=True):
     """How many there are."""
     sockets: list[int]
     """Descriptors of the listening sockets."""
+    tls_sockets: list[int]
+    """Those of them on which TLS is spoken."""
     memory: int
     """Descriptor of the memory that all share: see `scoreboard`."""

@@ -115,14 +115,15 @@ def ensure_one(disk: Disk, data_dir: Path) -> str | None:
     return None if disk.exists(path(disk, data_dir)) else add(disk, data_dir, "default")
 
 
-def show_first(secret: str, listen: str) -> None:
+def show_first(secret: str, url: str) -> None:
     """Print the first key, once, with a line that can be pasted into a shell."""
-    if listen.startswith("unix:"):
-        target = f"--unix-socket {listen.removeprefix('unix:')} http://localhost/v1/track"
+    if url.startswith("unix:"):
+        target = f"--unix-socket {url.removeprefix('unix:')} http://localhost/v1/track"
     else:
-        host, _, port = listen.rpartition(":")
+        scheme, _, address = url.partition("://")
+        host, _, port = address.rpartition(":")
         host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
-        target = f"http://{host}:{port}/v1/track"
+        target = f"{scheme}://{host}:{port}/v1/track"
     event = '{"event":"signup","properties":{"plan":"basic"},"timestamp":"2025-10-29T22:00:00.778Z"}'
     print(
         f"\nNo key yet, so one named 'default' was made. It is shown only now:\n\n    {secret}\n\n"

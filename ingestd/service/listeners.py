@@ -16,13 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from ingestd.config import Settings
 from ingestd.errors import UsageError
+from ingestd.service import certificates
 
 UNIX: Final = "unix:"
+TLS: Final = "tls:"
 BACKLOG: Final = 4096
 """Connections that wait to be accepted; the kernel may allow fewer (net.core.somaxconn)."""
 _FIRST_FD: Final = 3
 """Where systemd's sockets begin (sd_listen_fds(3))."""
+_TLS_NAME: Final = "https"
+"""What the unit of a socket that speaks TLS says as its FileDescriptorName."""
 
 
 @dataclass(slots=True)
@@ -34,6 +39,14 @@ class Listener:
     sockets: list[socket.socket] = field(default_factory=list)
     is_ours: bool = True
     """False for a socket that systemd made."""
+    is_tls: bool = False
+
+    @property
+    def url(self) -> str:
+        """The same for people and curl."""
+        if self.address.startswith(UNIX):
+            return self.address
+        return f"{'https' if self.is_tls else 'http'}://{self.address}"
 
     def of(self, worker: int) -> socket.socket:
         """The socket of this worker."""
@@ -60,26 +73,32 @@ def split(listen: str) -> list[str]:
 
 
 def parse(address: str) -> tuple[str, int]:
-    """HOST:PORT, with brackets around an IPv6 host. Raises UsageError."""
-    host, colon, port = address.rpartition(":")
+    """HOST:PORT, with brackets around an IPv6 host, perhaps after tls:. Raises UsageError."""
+    host, colon, port = address.removeprefix(TLS).rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
         raise _bad(address)
     return host.strip("[]"), int(port)
 
 
 def _bad(address: str) -> UsageError:
-    return UsageError(f"--listen {address}: say HOST:PORT, such as 127.0.0.1:8080, or unix:PATH")
+    return UsageError(
+        f"--listen {address}: say HOST:PORT, such as 127.0.0.1:8080, or tls:HOST:PORT, or unix:PATH"
+    )
 
 
-def open_all(listen: str, workers: int, environ: dict[str, str]) -> list[Listener]:
+def open_all(settings: Settings, workers: int, environ: dict[str, str]) -> list[Listener]:
     """Listen where the setting says, or on what systemd hands over. Raises UsageError."""
-    handed = _handed_over(environ)
-    if handed:
-        return handed
-    done: list[Listener] = []
+    done = _handed_over(environ)
+    if done:
+        _check(done, settings)
+        return done
     try:
-        for address in split(listen):
-            done += _open_unix(address) if address.startswith(UNIX) else _open_tcp(address, workers)
+        for address in split(settings.listen):
+            if address.startswith(UNIX):
+                done += _open_unix(address, int(settings.unix_socket_mode, 8))
+            else:
+                done += _open_tcp(address, workers)
+        _check(done, settings)
     except BaseException:
         for listener in done:
             listener.close()
@@ -87,15 +106,26 @@ def open_all(listen: str, workers: int, environ: dict[str, str]) -> list[Listene
     return done
 
 
+def _check(listeners: list[Listener], settings: Settings) -> None:
+    """There is a certificate if and only if it is used. Raises UsageError."""
+    if any(listener.is_tls for listener in listeners):
+        certificates.context(settings)
+    elif settings.tls_cert_file:
+        raise UsageError(
+            f"tls_cert_file {settings.tls_cert_file}: no address speaks TLS; say tls:HOST:PORT in listen"
+        )
+
+
 def _handed_over(environ: dict[str, str]) -> list[Listener]:
     """The sockets of socket activation, if they are meant for this process."""
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     listeners = []
-    for fd in range(_FIRST_FD, _FIRST_FD + int(environ.get("LISTEN_FDS", "0"))):
-        one = socket.socket(fileno=fd)
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    for i in range(int(environ.get("LISTEN_FDS", "0"))):
+        one = socket.socket(fileno=_FIRST_FD + i)
         one.set_inheritable(False)
-        listeners.append(Listener(shown(one), [one], is_ours=False))
+        listeners.append(Listener(shown(one), [one], is_ours=False, is_tls=names[i : i + 1] == [_TLS_NAME]))
     return listeners
 
 
@@ -122,7 +152,7 @@ def _open_tcp(address: str, workers: int) -> list[Listener]:
             # With SO_REUSEPORT alone a second server on this port would take half of the connections.
             _bind(family, name, shares=False).close()
             first = _bind(family, name, shares=workers > 1)
-            listener = Listener("", [first])
+            listener = Listener("", [first], is_tls=address.startswith(TLS))
             listeners.append(listener)
             while len(listener.sockets) < workers:
                 listener.sockets.append(_bind(family, first.getsockname(), shares=True))
@@ -154,12 +184,14 @@ def _bind(family: int, name: tuple[object, ...], *, shares: bool) -> socket.sock
     return one
 
 
-def _open_unix(address: str) -> list[Listener]:
+def _open_unix(address: str, mode: int) -> list[Listener]:
     path = address.removeprefix(UNIX)
     _remove_stale(path)
     one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         one.bind(path)
+        # Until it listens nobody can connect, so nobody can before this.
+        os.chmod(path, mode)
         one.listen(BACKLOG)
     except OSError as e:
         one.close()

@@ -24,7 +24,7 @@ from ingestd.errors import StorageError
 from ingestd.http.peers import Peers
 from ingestd.service import keyfile, listeners, logs, scoreboard
 from ingestd.service.brief import READY, RELOADED, Brief
-from ingestd.service.listeners import UNIX, Listener
+from ingestd.service.listeners import Listener
 from ingestd.service.place import Place
 from ingestd.service.scoreboard import Table
 from ingestd.service.systemd import Notifier, watchdog_s
@@ -98,7 +98,7 @@ class Supervisor:
             for number in _HEARD:
                 signal.signal(number, lambda *_: None)
             self._selector.register(ear, selectors.EVENT_READ)
-            self._listeners = listeners.open_all(self._settings.listen, len(self._workers), dict(os.environ))
+            self._listeners = listeners.open_all(self._settings, len(self._workers), dict(os.environ))
             try:
                 # Only a server that can be reached makes the key that is shown once, and only to people:
                 # a log is kept, and travels.
@@ -134,7 +134,8 @@ class Supervisor:
 
     def _start(self, worker: Place) -> None:
         sockets = [listener.of(worker.number).fileno() for listener in self._listeners]
-        brief = Brief(self._settings, worker.number, len(self._workers), sockets, self._memory.fd)
+        tls = [fd for fd, listener in zip(sockets, self._listeners, strict=True) if listener.is_tls]
+        brief = Brief(self._settings, worker.number, len(self._workers), sockets, tls, self._memory.fd)
         worker.start(brief, [self._lock, self._memory.fd, *sockets])
         worker.due_at = worker.started_at + _START_S
         self._selector.register(worker.stdout, selectors.EVENT_READ, worker)
@@ -157,15 +158,16 @@ class Supervisor:
                 self._announce()
 
     def _announce(self) -> None:
-        addresses = [listener.address for listener in self._listeners]
-        shown = ", ".join(a if a.startswith(UNIX) else f"http://{a}" for a in addresses)
+        shown = ", ".join(listener.url for listener in self._listeners)
         count = len(self._workers)
         log.info(
             "ingestd %s listens on %s, data in %s, %d worker%s",
             *(__version__, shown, Path(self._settings.data_dir).resolve(), count, "s"[count == 1 :]),
         )
         if self._first_secret is not None:
-            keyfile.show_first(self._first_secret, addresses[0])
+            # A certificate may be one that curl does not trust.
+            plainest = min(self._listeners, key=lambda listener: listener.is_tls)
+            keyfile.show_first(self._first_secret, plainest.url)
             self._first_secret = None
         self._notifier.ready()
         self._watchdog.start(time.monotonic())

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import os
 import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -27,11 +29,13 @@ from ingestd.errors import StorageError, UsageError, no_room
 from ingestd.events import Batch
 from ingestd.http import logged
 from ingestd.http.hub import Hub
+from ingestd.http.tls import TlsTransport
 from ingestd.keys import Keyring
 from ingestd.ratelimit import RateLimits
 from ingestd.ring import Ring
 from ingestd.service import keyfile, logs, memory, readiness
 from ingestd.service.brief import READY, RELOADED, Brief
+from ingestd.service.certificates import Certificate
 from ingestd.service.listeners import BACKLOG
 from ingestd.service.reporter import Reporter
 from ingestd.service.scoreboard import SharedMemory
@@ -110,6 +114,7 @@ class _Worker:
             settings, disk, self._ring, self._acknowledge, sealer, socket.gethostname(), brief.worker
         )
         self._memory = SharedMemory(brief.memory)
+        self._certificate = Certificate(settings) if brief.tls_sockets else None
         self._keyring = Keyring()
         self._keys_stamp: object = "none yet"
         self._stopping = asyncio.Event()
@@ -172,7 +177,11 @@ class _Worker:
         self._stop("the supervisor has ended")
 
     async def _accept(self, fd: int) -> asyncio.Server:
-        make, one = partial(logged.connection, self._hub), socket.socket(fileno=fd)
+        make: Callable[[], asyncio.BaseProtocol] = partial(logged.connection, self._hub)
+        if self._certificate is not None and fd in self._brief.tls_sockets:
+            certificate = self._certificate
+            make = partial(TlsTransport, self._hub, lambda: certificate.context, logged.connection)
+        one = socket.socket(fileno=fd)
         if one.family == socket.AF_UNIX:
             return await self._loop.create_unix_server(make, sock=one, backlog=BACKLOG)
         # It listens already; asyncio would cut its backlog to 100.
@@ -203,6 +212,11 @@ class _Worker:
             self._load_keys()
         except Exception as e:
             log.error("keys not reloaded, the old ones stay: %s", e)
+        if self._certificate is not None:
+            try:
+                self._certificate.reload()
+            except Exception as e:
+                log.error("certificate not reloaded, the old one stays: %s", e)
         os.write(sys.stdout.fileno(), RELOADED)
 
     def _limits(self) -> RateLimits:
@@ -289,6 +303,7 @@ class _Worker:
             "%d commits, %d segments sealed",
             *(received, stored, refused, failed, flusher.commits, sealer.segments_sealed),
         )
+        self._hub.reports.tick(math.inf)
         if received != stored + refused + failed:
             log.error("%d events are not accounted for: this is a bug", received - stored - refused - failed)
 

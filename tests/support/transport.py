@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from ingestd.http.protocol import Connection
-
 PEERNAME: Final = ("192.0.2.1", 5555)
 _HIGH_WATER_BYTES: Final = 64 * 1024
 
@@ -14,7 +12,7 @@ _HIGH_WATER_BYTES: Final = 64 * 1024
 class MockTransport(asyncio.Transport):
     """Keeps what is written. While `client_reads` is False it piles up and writing is paused."""
 
-    def __init__(self, protocol: Connection) -> None:
+    def __init__(self, protocol: asyncio.Protocol) -> None:
         super().__init__({"peername": PEERNAME})
         self.received = bytearray()
         self.unread = bytearray()
