@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="HOST:PORT, tls:HOST:PORT or unix:PATH; may stand several times (127.0.0.1:8080)",
     )
+    serve.add_argument("--admin", metavar="ADDRESS", help="the same for /metrics and probes (none)")
     serve.add_argument("--data-dir", metavar="DIR", help="where keys and segments live (./data)")
     serve.add_argument("--workers", metavar="N", help="worker processes (one per core)")
     serve.add_argument(
@@ -171,7 +172,7 @@ def _settings(args: argparse.Namespace, *names: str, config_file: Path | None = 
 
 def _serve(args: argparse.Namespace) -> int:
     args.listen = ",".join(args.listen) if args.listen else None
-    names = ("listen", "data_dir", "workers", "ack")
+    names = ("listen", "admin", "data_dir", "workers", "ack")
     return supervisor.serve(_settings(args, *names, config_file=args.config))
 
 

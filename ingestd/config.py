@@ -37,6 +37,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     a network is a decision."""
     data_dir: str = "./data"
     """Where keys and segments live; one instance at a time (flock)."""
+    admin: str = ""
+    """HOST:PORT or unix:PATH of /metrics, /healthz and /readyz for all workers; empty: there is none. Off by
+    default: what it tells is not for everybody, and no start may fail for a port that nobody asked for."""
     ack: AckLevel = "fsync"
     """What a 200 means: on stable storage, handed to the kernel, or in the ring."""
     workers: Annotated[int, Meta(ge=0, le=1024)] = 0

@@ -50,6 +50,7 @@ def test_a_whole_number_of_seconds_is_fine_in_a_file(file: Path) -> None:
 
 
 OTHERS: dict[str, Any] = {
+    "admin": "h:2",
     "ack": "memory",
     "data_dir": "d",
     "listen": "h:1",

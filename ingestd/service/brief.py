@@ -26,5 +26,7 @@ class Brief(Struct, frozen=True):
     """Descriptors of the listening sockets."""
     tls_sockets: list[int]
     """Those of them on which TLS is spoken."""
+    admin_sockets: list[int]
+    """Descriptors of those of the admin listener."""
     memory: int
     """Descriptor of the memory that all share: see `scoreboard`."""

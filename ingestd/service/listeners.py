@@ -116,6 +116,21 @@ def _check(listeners: list[Listener], settings: Settings) -> None:
         )
 
 
+def open_admin(settings: Settings) -> list[Listener]:
+    """One socket for each address of `admin`, which all workers share. Raises UsageError."""
+    address = settings.admin
+    if not address:
+        return []
+    if "," in address or address.startswith(TLS):
+        raise UsageError(f"--admin {address}: say one address, HOST:PORT or unix:PATH")
+    try:
+        if address.startswith(UNIX):
+            return _open_unix(address, int(settings.unix_socket_mode, 8))
+        return _open_tcp(address, workers=1)
+    except UsageError as e:
+        raise UsageError(str(e).replace("--listen", "--admin", 1)) from e
+
+
 def _handed_over(environ: dict[str, str]) -> list[Listener]:
     """The sockets of socket activation, if they are meant for this process."""
     if environ.get("LISTEN_PID") != str(os.getpid()):

@@ -74,6 +74,7 @@ class Supervisor:
         self._memory = scoreboard.make(count)
         self._workers = [Place(number, self._memory) for number in range(count)]
         self._listeners: list[Listener] = []
+        self._admin: list[Listener] = []
         self._selector = selectors.DefaultSelector()
         self._first_secret: str | None = None
         self._has_started = False
@@ -100,6 +101,7 @@ class Supervisor:
             self._selector.register(ear, selectors.EVENT_READ)
             self._listeners = listeners.open_all(self._settings, len(self._workers), dict(os.environ))
             try:
+                self._admin = listeners.open_admin(self._settings)
                 # Only a server that can be reached makes the key that is shown once, and only to people:
                 # a log is kept, and travels.
                 if not logs.is_for_machines():
@@ -135,8 +137,9 @@ class Supervisor:
     def _start(self, worker: Place) -> None:
         sockets = [listener.of(worker.number).fileno() for listener in self._listeners]
         tls = [fd for fd, listener in zip(sockets, self._listeners, strict=True) if listener.is_tls]
-        brief = Brief(self._settings, worker.number, len(self._workers), sockets, tls, self._memory.fd)
-        worker.start(brief, [self._lock, self._memory.fd, *sockets])
+        admin = [listener.of(worker.number).fileno() for listener in self._admin]
+        brief = Brief(self._settings, worker.number, len(self._workers), sockets, tls, admin, self._memory.fd)
+        worker.start(brief, [self._lock, self._memory.fd, *sockets, *admin])
         worker.due_at = worker.started_at + _START_S
         self._selector.register(worker.stdout, selectors.EVENT_READ, worker)
 
@@ -164,6 +167,8 @@ class Supervisor:
             "ingestd %s listens on %s, data in %s, %d worker%s",
             *(__version__, shown, Path(self._settings.data_dir).resolve(), count, "s"[count == 1 :]),
         )
+        if self._admin:
+            log.info("metrics and probes on %s", ", ".join(listener.url for listener in self._admin))
         if self._first_secret is not None:
             # A certificate may be one that curl does not trust.
             plainest = min(self._listeners, key=lambda listener: listener.is_tls)
@@ -246,7 +251,7 @@ class Supervisor:
             worker.signal(signal.SIGTERM)
 
     def _close_listeners(self) -> None:
-        for listener in self._listeners:
+        for listener in [*self._listeners, *self._admin]:
             listener.close()
 
     # -- ends ---------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from ingestd.keys import Keyring
 from ingestd.ratelimit import RateLimits
 from ingestd.ring import Ring
 from ingestd.service import keyfile, logs, memory, readiness
+from ingestd.service.admin import Admin
 from ingestd.service.brief import READY, RELOADED, Brief
 from ingestd.service.certificates import Certificate
 from ingestd.service.listeners import BACKLOG
@@ -148,18 +149,25 @@ class _Worker:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
-        servers = [await self._accept(fd) for fd in self._brief.sockets]
+        servers = [await self._accept(fd, self._hub) for fd in self._brief.sockets]
         # Before anybody takes it for ready, so that the beats of the one before it are gone.
         self._reporter = Reporter(
             self._brief, self._memory, self._hub, self._ring, self._flusher, self._sealer
         )
         self._reporter.report()
+        self._admin = Admin(self._brief, self._memory, self._reporter).hub(self._loop)
+        admin_servers = [await self._accept(fd, self._admin) for fd in self._brief.admin_sockets]
         ticking = asyncio.create_task(self._tick())
         os.write(sys.stdout.fileno(), READY)
         await self._stopping.wait()
         for server in servers:
             server.close()
         await self._drain()
+        # Until now it has told that this worker drains.
+        for server in admin_servers:
+            server.close()
+        for connection in list(self._admin.connections):
+            connection.abort()
         ticking.cancel()
         self._reporter.report()
         return 0 if self._flusher.events_failed == 0 else 1
@@ -176,11 +184,11 @@ class _Worker:
         self._loop.remove_reader(_LIFELINE)
         self._stop("the supervisor has ended")
 
-    async def _accept(self, fd: int) -> asyncio.Server:
-        make: Callable[[], asyncio.BaseProtocol] = partial(logged.connection, self._hub)
+    async def _accept(self, fd: int, hub: Hub) -> asyncio.Server:
+        make: Callable[[], asyncio.BaseProtocol] = partial(logged.connection, hub)
         if self._certificate is not None and fd in self._brief.tls_sockets:
             certificate = self._certificate
-            make = partial(TlsTransport, self._hub, lambda: certificate.context, logged.connection)
+            make = partial(TlsTransport, hub, lambda: certificate.context, logged.connection)
         one = socket.socket(fileno=fd)
         if one.family == socket.AF_UNIX:
             return await self._loop.create_unix_server(make, sock=one, backlog=BACKLOG)
@@ -197,6 +205,7 @@ class _Worker:
                 self._reporter.report()
                 self._heed_room()
                 self._hub.tick()
+                self._admin.tick()
             except Exception:
                 log.exception("bug while ending what is overdue")
             if ticks % _KEYS_TICKS == 0:
