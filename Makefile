@@ -51,6 +51,8 @@ types: .venv/dev.stamp
 docs: .venv/dev.stamp
 	$(BIN)/python docs/settings_table.py
 	$(BIN)/python docs/connection_diagram.py
+	$(BIN)/python docs/metrics_table.py
+	$(BIN)/python docs/grafana_dashboard.py
 
 bench: .venv/dev.stamp
 	$(BIN)/python -m bench
