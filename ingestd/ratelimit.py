@@ -35,9 +35,8 @@ import hashlib
 import logging
 import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
-from weakref import WeakValueDictionary
 
 from ingestd.errors import Rejection, rate_limited
 from ingestd.keys import BURST_S, Key, number
@@ -132,8 +131,8 @@ class Bucket:
     """One limit of one key, as one worker knows it."""
 
     __slots__ = (
-        "__weakref__", "_at", "_burst_s", "_clock", "_detail", "_full_at", "_looked_at", "_passed", "_peers",
-        "_per_s", "_region", "tag",
+        "_at", "_burst_s", "_clock", "_detail", "_full_at", "_looked_at", "_passed", "_peers", "_per_s",
+        "_region", "tag",
     )  # fmt: skip
 
     def __init__(
@@ -169,11 +168,15 @@ class Bucket:
             return
         at = self._region.claim(self.tag)
         if at is None:
-            self._region = None
+            self.leave()
             return
         self._at = at
         self._passed = self._region.counts[at + _PASSED]
         self._publish()
+
+    def leave(self) -> None:
+        """Whoever still uses this tells the others no more: the slot may be another limit's."""
+        self._region = None
 
     def refusal(self) -> Rejection | None:
         """None if something may pass now, however large; else the 429 that says when."""
@@ -235,13 +238,19 @@ class RateLimits:
         self._region = regions.pop(worker)
         self._peers = regions
         self._clock = clock
-        self._buckets: WeakValueDictionary[int, Bucket] = WeakValueDictionary()
-        """Those in use, by tag: what nobody uses any more may lose its slot."""
+        self._buckets: dict[int, Bucket] = {}
+        """Those in use, by tag."""
 
     @classmethod
     def alone(cls, clock: Callable[[], float]) -> RateLimits:
         """Of a worker that is the only one."""
         return cls(memoryview(bytearray(memory_bytes(1))), 0, 1, clock)
+
+    def keep(self, keys: Iterable[Key]) -> None:
+        """Only the limits of these keys are in use any more; those of others may lose their slots."""
+        tags = {tag for key in keys for tag in (_tag(key, "events_per_s"), _tag(key, "requests_per_s"))}
+        for tag in self._buckets.keys() - tags:
+            self._buckets.pop(tag).leave()
 
     def events(self, key: Key) -> Bucket | None:
         """The limit on a key's events; None if there is none."""
@@ -254,8 +263,8 @@ class RateLimits:
     def _bucket(self, key: Key, name: str, per_s: float | None) -> Bucket | None:
         if per_s is None:
             return None
-        burst_s = BURST_S if key.burst_s is None else key.burst_s
-        tag = _tag(f"{key.sha256} {name} {number(per_s)} {number(burst_s)}")
+        burst_s = key.burst_s or BURST_S
+        tag = _tag(key, name)
         bucket = self._buckets.get(tag)
         if bucket is None:
             detail = f"the limit of this key is used up: {name} = {number(per_s)}"
@@ -285,5 +294,7 @@ class RateLimits:
             bucket.claim_again()
 
 
-def _tag(text: str) -> int:
+def _tag(key: Key, name: str) -> int:
+    """What stands for a limit of a key; never 0."""
+    text = f"{key.sha256} {name} {getattr(key, name)} {key.burst_s}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) or 1

@@ -314,13 +314,31 @@ def test_limits_that_nobody_uses_give_their_room_to_new_ones() -> None:
     assert ask(first, 100) is None
     assert ask(second, 1) == 10
     for i in range(100):
-        assert ask(events(workers.limits[0], key(f"k{i}", events_per_s=1)), 50) is None
-        assert ask(events(workers.limits[1], key(f"k{i}", events_per_s=1)), 1) == 50
+        new = key(f"k{i}", events_per_s=1)
+        for limits in workers.limits:
+            limits.keep([kept])
+        assert ask(events(workers.limits[0], new), 50) is None
+        assert ask(events(workers.limits[1], new), 1) == 50
         assert ask(second, 1) == 10
         assert ask(first, 1) == 10
     workers.now += 10
     assert ask(first, 100) is None
     assert ask(second, 1) == 10
+
+
+@pytest.mark.usefixtures("small")
+def test_a_slot_that_has_become_that_of_another_limit_is_not_taken_for_it() -> None:
+    workers = Workers(2)
+    limited = key(events_per_s=10)
+    first, second = workers.buckets(limited)
+    assert (ask(first, 5), ask(second, 5)) == (None, None)
+    workers.clear(0)
+    workers.limits[0] = workers.start(0)
+    others = [events(workers.limits[0], key(f"k{i}", events_per_s=1000)) for i in range(8)]
+    for _ in range(3):
+        workers.now += 10
+        assert all(ask(other, 5000) is None for other in others)
+        assert ask(second, 10) is None
 
 
 @pytest.mark.usefixtures("small")

@@ -31,8 +31,13 @@ def ask_and_ask(path: Path, worker: int, workers: int) -> None:
     memory = _mapped(path)
     told = memory[memory_bytes(workers) :].cast("d")
     mine = told[1 + worker * NUMBERS : 1 + (worker + 1) * NUMBERS]
-    bucket = events(RateLimits(memory[: memory_bytes(workers)], worker, workers, time.monotonic), LIMITED)
-    mine[FIRST_AT] = time.monotonic()
+
+    def clock() -> float:
+        mine[LAST_AT] = now = time.monotonic()
+        mine[FIRST_AT] = mine[FIRST_AT] or now
+        return now
+
+    bucket = events(RateLimits(memory[: memory_bytes(workers)], worker, workers, clock), LIMITED)
     while True:
         is_last = bool(told[0])
         if bucket.take():
@@ -40,7 +45,6 @@ def ask_and_ask(path: Path, worker: int, workers: int) -> None:
         elif is_last:
             break
         mine[ASKED] += 1
-    mine[LAST_AT] = time.monotonic()
 
 
 @pytest.mark.parametrize("workers", [2, 5])

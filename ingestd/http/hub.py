@@ -98,6 +98,7 @@ class Hub:
         if self._callers_of != keyring.generation:
             self._callers_of = keyring.generation
             self._callers = {known: caller for known, caller in self._callers.items() if known in keyring}
+            self._limits.keep(self._callers)
         caller = self._callers.get(key)
         if caller is None:
             stamper = Stamper(key.name, self.settings.strict_bytes_max)

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 
+from ingestd import ratelimit
 from ingestd.ratelimit import memory_bytes
 from tests.support.requests import SECRET, encoded, event, head, post, post_chunked
 from tests.support.wire import Answer, Site, Wire, assert_ended, key, send
@@ -317,6 +318,18 @@ def test_a_key_that_was_away_comes_back_with_its_debt() -> None:
     assert statuses(wire) == [200]
     limited.keyring.replace([key(events_per_s=5)])
     assert_limited(send(ONE, site=limited).answer, "events_per_s = 5", 10)
+
+
+def test_limits_that_change_again_and_again_leave_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ratelimit, "SLOTS", 8)
+    limited = site()
+    for burst_s in range(1, 100):
+        limited.keyring.replace([key(events_per_s=2, requests_per_s=5, burst_s=burst_s), key(OTHER, "other")])
+        assert send(bulk(2 * burst_s), BULK, limited).answer.status == 200
+        assert send(ONE, site=limited).answer.status == 429
+    assert [record for record in caplog.records if record.name == "ingestd.ratelimit"] == []
 
 
 # -- two workers -----------------------------------------------------------------------------
