@@ -272,7 +272,9 @@ class Supervisor:
         """Say that a worker has ended, if it was not asked to, and decide when the next one starts."""
         now = time.monotonic()
         if self._is_stopping:
-            self._status = self._status or abs(status)
+            # One that has hardly begun, and does not know the signal yet, is ended by it.
+            if status != -signal.SIGTERM:
+                self._status = self._status or abs(status)
             return
         if self._rolling and self._rolling[0] is worker and status == 0:
             worker.start_at = now

@@ -162,6 +162,8 @@ class _Worker:
         await self._stopping.wait()
         for server in servers:
             server.close()
+        # What was accepted in this turn of the loop becomes a connection in the next: it is to be heard.
+        await asyncio.sleep(0)
         await self._drain()
         # Until now it has told that this worker drains.
         for server in admin_servers:

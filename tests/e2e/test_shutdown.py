@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.messages import head, post
+from tests.support import hasty
 from tests.support.server import EVENT, Server, clean_environ, run, wait_until
 from tests.support.tools import tool
 
@@ -183,6 +184,25 @@ def test_cat_f_shows_each_event_as_it_comes_and_across_segments(tmp_path: Path) 
             finally:
                 following.kill()
     assert len(server.segments()) > 1
+
+
+class Hasty(Server):
+    """A server that is told to stop while it accepts."""
+
+    BEFORE = ("sh", "-c", f'python=$1; shift 3; exec "$python" {hasty.__file__} "$@"', "sh")
+
+
+def test_a_connection_that_was_accepted_in_the_moment_of_the_stop_is_heard(tmp_path: Path) -> None:
+    with Hasty(tmp_path) as server:
+        key = server.key
+        (tmp_path / "stop").touch()
+        with server.raw() as client:
+            client.send(post(json.dumps(EVENT).encode(), key))
+            assert client.answer().status == 200
+            assert client.rest() == b""
+        server.wait_for_log("the test: draining")
+        (tmp_path / "stop").unlink()
+        assert len(server.events()) == 1
 
 
 def test_no_secret_is_in_the_log_or_on_the_disk(tmp_path: Path) -> None:

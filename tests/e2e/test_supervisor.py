@@ -179,6 +179,14 @@ def test_a_worker_that_keeps_dying_is_started_ever_more_slowly(tmp_path: Path) -
         server.stop()
 
 
+def test_a_stop_while_a_worker_has_hardly_begun_is_a_stop_like_any_other(tmp_path: Path) -> None:
+    server = Server(tmp_path, workers=2)
+    server.launch()
+    wait_until(lambda: len(server.worker_pids) == 2, "the workers have been started")
+    server.stop()
+    assert "ended" not in server.log
+
+
 def test_with_one_that_cannot_start_the_server_ends_and_says_why(tmp_path: Path) -> None:
     server = Server(tmp_path, workers=2)
     with server:

@@ -173,9 +173,10 @@ class Activated(Server):
         self.inherited = (one.fileno(),)
         kept = [name for name in os.environ if name.startswith("PYTHON")]
         passed = " ".join(f"-E {name}" for name in [*kept, *self._settings])
+        closing = "" if one.fileno() == 3 else f"{one.fileno()}<&-"
         self.BEFORE = (
             *("bash", "-c"),
-            f"exec 3<&{one.fileno()} {one.fileno()}<&-; export LISTEN_FDS=1 LISTEN_PID=$$; "
+            f"exec 3<&{one.fileno()} {closing}; export LISTEN_FDS=1 LISTEN_PID=$$; "
             f'exec {tool("systemd-socket-activate")} {passed} "$@"',
             "bash",
         )
