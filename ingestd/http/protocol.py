@@ -81,6 +81,8 @@ class Connection(asyncio.Protocol):
         self.go(lifecycle.END)
         self._hub.connections.discard(self)
         self._reader.end()
+        # It knows us as we know it: both would wait for the garbage collector, which seldom comes.
+        del self._reader
         self._exchanges.clear()
 
     def pause_writing(self) -> None:

@@ -102,8 +102,11 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_shut = True
         self._hub.connections.discard(self)
-        if self._connection is not None:
-            self._connection.connection_lost(exc)
+        # Each holds the other: the memory of OpenSSL would wait for the garbage collector.
+        connection, self._connection = self._connection, None
+        del self._tls, self._incoming, self._outgoing
+        if connection is not None:
+            connection.connection_lost(exc)
 
     def _shake_hands(self) -> Connection | None:
         """Go on with the handshake; the Connection, if that was its end."""
