@@ -192,7 +192,8 @@ def test_connections_wait_while_a_bad_setting_is_mended(machine: Container) -> N
 def test_sockets_named_https_speak_tls_with_a_certificate_that_is_a_credential(machine: Container) -> None:
     machine.run(
         """openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost \
-            -addext subjectAltName=DNS:localhost -out /etc/ingestd/cert.pem -keyout /etc/ingestd/key.pem 2>/dev/null
+            -addext subjectAltName=DNS:localhost -out /etc/ingestd/cert.pem \
+            -keyout /etc/ingestd/key.pem 2>/dev/null
         cp /etc/ingestd/ingestd.toml /root/before.toml
         cat >>/etc/ingestd/ingestd.toml <<'END'
 tls_cert_file = "/run/credentials/ingestd.service/tls-cert.pem"
