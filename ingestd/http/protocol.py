@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator
 from typing import Any, Final
 
 from ingestd.errors import Rejection
-from ingestd.events import ONE, SLICED_BYTES_MIN, Batch
+from ingestd.events import ONE, SLICED_BYTES_MIN
 from ingestd.http import lifecycle, responses
 from ingestd.http.calls import Call
 from ingestd.http.exchange import Exchange
 from ingestd.http.hub import Hub
-from ingestd.http.lifecycle import BODY, CLOSED, DRAIN, HEAD, IDLE, READING, WAIT
+from ingestd.http.jobs import Jobs
+from ingestd.http.lifecycle import BODY, CLOSED, CLOSING, DRAIN, HEAD, IDLE, READING, WAIT
 from ingestd.http.requests import RequestReader
 from ingestd.http.rounds import TOGETHER_BYTES_MAX
 
@@ -43,8 +43,7 @@ class Connection(asyncio.Protocol):
         self._exchange_type = Exchange
         self._exchanges: list[Exchange] = []
         """Requests whose answers are owed, in order."""
-        self.jobs: list[tuple[Exchange, Iterator[Batch | None], int]] = []
-        """Large bodies that are being validated slice by slice, and what was read after them."""
+        self.jobs = Jobs(hub)
         self._reading_paused = False
         self._writing_paused = False
         self._held_since: float | None = None
@@ -185,13 +184,20 @@ class Connection(asyncio.Protocol):
         )
         if ours is not (self._held_since is not None):
             self._hold(ours)
-        pause = ours or self._writing_paused or self.state is WAIT
+        pause = (
+            ours or self._writing_paused or self.state is WAIT or (self.state is CLOSING and self._is_flood)
+        )
         if pause is not self._reading_paused and self.state is not CLOSED:
             self._reading_paused = pause
             if pause:
                 self._transport.pause_reading()
             else:
                 self._transport.resume_reading()
+
+    @property
+    def _is_flood(self) -> bool:
+        """True if more has been thrown away than a request may have."""
+        return self._discarded_bytes > self._hub.settings.body_bytes_max
 
     def _hold(self, hold: bool) -> None:
         now = self._hub.now
@@ -211,7 +217,10 @@ class Connection(asyncio.Protocol):
             data = self._reader.feed(data)
         if data and self.state is not CLOSED:
             self._discarded_bytes += len(data)
-            if self._discarded_bytes > self._hub.settings.body_bytes_max:
+            if self._is_flood and self.state is CLOSING:
+                # What is owed must still be sent.
+                self.regulate_reading()
+            elif self._is_flood:
                 self._close()
 
     def complete(self, call: Call, body: bytes | bytearray | Rejection, charged_bytes: int = 0) -> None:
@@ -229,10 +238,8 @@ class Connection(asyncio.Protocol):
                 exchange.show(call)
                 hub.traffic.answered(call.route, 200)
             elif self.jobs or len(body) >= SLICED_BYTES_MIN:
-                self.jobs.append((exchange, call.caller.stamper.slices(body, call.form), charged_bytes))
+                self.jobs.add(self, exchange, call.caller.stamper.slices(body, call.form), charged_bytes)
                 charged_bytes = 0
-                if len(self.jobs) == 1:
-                    hub.defer(self._work)
             elif call.form is ONE and len(body) <= TOGETHER_BYTES_MAX:
                 hub.rounds.add(exchange, call.caller, bytes(body))
             else:
@@ -274,28 +281,6 @@ class Connection(asyncio.Protocol):
         self.go(lifecycle.LAST)
         self.flush()
         self.regulate_reading()
-
-    def _work(self) -> None:
-        """One slice of the first job; the loop serves others between two slices."""
-        exchange, slices, charged_bytes = self.jobs[0]
-        if self.state is not CLOSED and exchange.answer is None:
-            try:
-                batch = next(slices, None)
-                if batch is None:
-                    self._hub.defer(self._work)
-                    return
-                assert exchange.call is not None
-                assert exchange.call.caller is not None
-                self._hub.rounds.push(exchange, exchange.call.caller, batch)
-            except Exception as e:
-                exchange.fail(e)
-        self.jobs.pop(0)
-        self._hub.budget.give(charged_bytes)
-        if self.jobs:
-            self._hub.defer(self._work)
-        if self.state is not CLOSED:
-            self.flush()
-            self.regulate_reading()
 
     # -- answers out --------------------------------------------------------------------------
 
@@ -340,6 +325,7 @@ class Connection(asyncio.Protocol):
         """The last answer is written: say so, and give the client time to read it."""
         self._exchanges.clear()
         self._reader.end()
+        self._discarded_bytes = 0
         if self.state in READING:
             self.go(lifecycle.LAST)
         self.go(lifecycle.ANSWERED)
