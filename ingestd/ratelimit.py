@@ -180,9 +180,13 @@ class Bucket:
 
     def refusal(self) -> Rejection | None:
         """None if something may pass now, however large; else the 429 that says when."""
+        return None if self.holds(1) else self.rejection()
+
+    def rejection(self) -> Rejection:
+        """The 429 that says when something may pass, for who has been told that nothing may now."""
         now = self._look()
         empty_s = self._full_at - now - self._burst_s
-        return None if empty_s < 0 else rate_limited(self._detail, math.floor(empty_s) + 1)
+        return rate_limited(self._detail, max(1, math.floor(empty_s) + 1))
 
     def holds(self, count: int) -> bool:
         """True if so many may pass now, one after the other."""

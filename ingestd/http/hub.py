@@ -111,16 +111,8 @@ class Hub:
         if self.no_room is not None:
             # Raised for every request, and an exception keeps what it has passed.
             raise self.no_room.with_traceback(None)
-        requests = caller.requests
-        if requests is not None:
-            refusal = requests.refusal()
-            if refusal is not None:
-                try:
-                    raise refusal
-                finally:
-                    # The exception keeps this frame, and must not be kept by it in turn.
-                    del refusal
-            requests.charge(1)
+        if caller.requests is not None and not caller.requests.take():
+            raise caller.requests.rejection()
 
     def overloaded(self, detail: str) -> Rejection:
         """429, with the whole seconds until what waits now is written at the rate of the last commits."""
