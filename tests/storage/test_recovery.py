@@ -78,6 +78,14 @@ def test_a_footer_cut_at_any_byte_costs_no_commit() -> None:
         assert disk.exists(TORN) == (len(WHOLE) < size < len(sealed))
 
 
+def test_a_footer_of_which_any_part_was_not_written_costs_no_commit() -> None:
+    sealed = sealed_bytes(COMMITS)
+    for start in range(len(WHOLE), len(sealed)):
+        for end in range(start + 1, len(sealed) + 1):
+            found = walk(sealed[:start] + bytes(end - start) + sealed[end:])
+            assert (found.state, found.chain.end) in {("torn", len(WHOLE)), ("sealed", len(WHOLE))}
+
+
 @given(
     st.integers(1, 600),
     st.sampled_from([b"\0", b"\xff", b"IGT1", b"\x28\xb5\x2f\xfd", b"IGFOOT1\n"]),
