@@ -3,6 +3,7 @@
 | found in DATA/open | done |
 |--|--|
 | whole commits, perhaps a footer or a torn tail | copied to a new file and sealed; tail kept as `.torn` |
+| commits that have been sealed already | removed; what was refused after them is a torn tail |
 | no whole commit | removed; its bytes, if any, stay as `.torn` |
 | damage with commits after it | nothing is repaired: moved to DATA/quarantine, reported |
 | commits whose sealed name is another segment's | the same: nothing is overwritten |
@@ -28,6 +29,7 @@ from ingestd.storage.segment import (
     OPEN_SUFFIX,
     TORN_SUFFIX,
     Chain,
+    Commit,
     content,
     footer_totals,
     open_directory,
@@ -126,27 +128,34 @@ def recover(disk: Disk, data_dir: Path, path: Path) -> Recovered:
     target = sealed_path(data_dir, name)
     data = disk.read(path)
     found = walk(data)
-    chain = found.chain
+    chain, commits = found.chain, found.chain.commits
     tail = data[chain.end :] if found.state != "sealed" else b""
-    sealed = data[: chain.end] + chain.footer() if chain.commits else b""
+    in_doubt = _in_doubt(data, chain) if tail else ""
 
     def report(action: str, problem: str = found.problem) -> Recovered:
-        in_doubt = _in_doubt(data, chain) if tail else ""
-        return Recovered(path, action, len(chain.commits), chain.events, len(tail), in_doubt, problem)
+        events = sum(commit.events for commit in commits)
+        return Recovered(path, action, len(commits), events, len(tail), in_doubt, problem)
 
     if found.state == "damaged":
         _quarantine(disk, data_dir, path, data)
         return report(_QUARANTINED)
-    if sealed and disk.exists(target) and not _same_lines(disk.read(target), sealed):
-        _quarantine(disk, data_dir, path, data)
-        return report(_QUARANTINED, "another segment of this name has been sealed")
+    if commits and disk.exists(target):
+        held = _held(disk.read(target), data, commits)
+        if not held:
+            _quarantine(disk, data_dir, path, data)
+            return report(_QUARANTINED, "another segment of this name has been sealed")
+        if held < len(commits):
+            refused = sum(commit.events for commit in commits[held:])
+            in_doubt = f"commits {held} to {len(commits) - 1}, {refused} events: refused, and cut off before"
+            tail = data[commits[held].offset :]
+            commits = commits[:held]
     if tail:
         disk.replace_file(_place(disk, path.with_name(name + TORN_SUFFIX), tail), tail)
-    if sealed:
-        _seal(disk, data_dir, path, name, sealed)
+    if commits:
+        _seal(disk, data_dir, path, name, data[: chain.end] + chain.footer())
     disk.unlink(path)
     disk.sync_directory(path.parent)
-    return report(_RECOVERED if sealed else _REMOVED)
+    return report(_RECOVERED if commits else _REMOVED)
 
 
 def _in_doubt(data: bytes, chain: Chain) -> str:
@@ -179,23 +188,37 @@ def _seal(disk: Disk, data_dir: Path, path: Path, name: str, data: bytes) -> Non
     disk.unlink(path.with_name(name + PACKING_SUFFIX))
 
 
-def _same_lines(sealed: bytes, other: bytes) -> bool:
-    """True if two sealed segments hold the same; the first may be the packed form of the second."""
-    if sealed == other:
-        return True
-    digests = []
-    for data in (sealed, other):
-        found = walk(data)
-        if found.state != "sealed":
-            return False
-        digest = hashlib.sha256()
-        try:
-            for commit in found.chain.commits:
-                digest.update(content(data, commit))
-        except StorageError:
-            return False
-        digests.append(digest.digest())
-    return digests[0] == digests[1]
+def _held(sealed: bytes, data: bytes, commits: list[Commit]) -> int:
+    """How many of these commits are in the sealed segment of the same name; 0: it is another segment.
+
+    All, if it was made of this file: it may be the packed form, and hold more, if a power cut has
+    taken from this file what the copy has kept. All but the last if those were refused and cut off,
+    and the power cut has undone that.
+    """
+    found = walk(sealed)
+    sealed_bytes = sum(commit.content_bytes for commit in found.chain.commits)
+    held = held_bytes = 0
+    while held < len(commits) and held_bytes + commits[held].content_bytes <= sealed_bytes:
+        held_bytes += commits[held].content_bytes
+        held += 1
+    if found.state != "sealed" or (held < len(commits) and held_bytes < sealed_bytes):
+        return 0
+    try:
+        ours = _digest(data, commits, held_bytes)
+        return held if _digest(sealed, found.chain.commits, held_bytes) == ours else 0
+    except StorageError:
+        return 0
+
+
+def _digest(data: bytes, commits: list[Commit], size: int) -> bytes:
+    """Of the first `size` bytes of the lines. Raises StorageError if a frame is not what its trailer says."""
+    digest = hashlib.sha256()
+    for commit in commits:
+        if size <= 0:
+            break
+        digest.update(content(data, commit)[:size])
+        size -= commit.content_bytes
+    return digest.digest()
 
 
 def _write_whole(disk: Disk, path: Path, data: bytes) -> None:

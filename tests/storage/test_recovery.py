@@ -166,6 +166,35 @@ def test_a_segment_whose_sealed_copy_exists_already_is_just_removed() -> None:
     assert tree(disk).keys() == names(SEALED)
 
 
+@pytest.mark.parametrize("kept", [1, 2])
+def test_what_a_power_cut_took_from_the_open_file_is_in_its_sealed_copy(kept: int) -> None:
+    # Recovered after a kill, when the kernel had it all and the disk had not.
+    disk = disk_with(open_bytes(COMMITS[:kept]) + b"torn")
+    put(disk, SEALED, sealed_bytes(COMMITS))
+    (done,) = recover_all(disk, DATA)
+    assert (done.action, done.in_doubt_bytes) == ("recovered", 4)
+    assert tree(disk) == {
+        str(SEALED.relative_to(DATA)): sealed_bytes(COMMITS),
+        str(TORN.relative_to(DATA)): b"torn",
+    }
+
+
+@pytest.mark.parametrize("ends", [b"", b"torn"])
+def test_a_refused_commit_that_a_power_cut_has_brought_back_does_not_put_the_others_in_doubt(
+    ends: bytes,
+) -> None:
+    # It was cut off, the rest was sealed, and then the power went before the cut was durable.
+    disk = disk_with(WHOLE + ends)
+    put(disk, SEALED, sealed_bytes(COMMITS[:1]))
+    (done,) = recover_all(disk, DATA)
+    refused = WHOLE[walk(WHOLE).chain.commits[1].offset :] + ends
+    assert (done.action, done.commits, done.in_doubt_bytes) == ("recovered", 1, len(refused))
+    assert tree(disk) == {
+        str(SEALED.relative_to(DATA)): sealed_bytes(COMMITS[:1]),
+        str(TORN.relative_to(DATA)): refused,
+    }
+
+
 def test_an_empty_file_is_removed() -> None:
     disk = disk_with(b"")
     assert recover_all(disk, DATA) == [Recovered(OPEN, "removed")]
