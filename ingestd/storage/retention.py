@@ -34,8 +34,15 @@ def expired(disk: Disk, data_dir: Path, age_s: float, bytes_max: int, now: float
 
 
 def delete(disk: Disk, path: Path) -> None:
-    """Delete a segment, and its hour and date directories if they are empty now. Raises StorageError."""
+    """Delete a segment, durably, and its hour and date directories if they are empty now.
+
+    Come back after a power cut, it would be read again, or be in the way of another of its name.
+    Raises StorageError.
+    """
     disk.unlink(path)
+    # Another worker may have been faster, and have removed the directory as well.
+    if disk.is_directory(path.parent):
+        disk.sync_directory(path.parent)
     for directory in (path.parent, path.parent.parent):
         # Not empty, or in use by somebody else: all the same.
         with suppress(StorageError):

@@ -61,6 +61,22 @@ def test_deleting_takes_the_directories_that_are_empty_then_and_no_others() -> N
     assert all(disk.exists(path) for path in PATHS[2:])
 
 
+def test_what_was_deleted_does_not_come_back_after_a_power_cut() -> None:
+    # Its name may have been given to another segment since.
+    disk = stocked()
+    for path in PATHS[:2]:
+        delete(disk, path)
+        assert not disk.crash().exists(path)
+    assert all(disk.crash().exists(path) for path in PATHS[2:])
+
+
+def test_what_another_worker_has_deleted_already_is_no_error() -> None:
+    disk = stocked()
+    delete(disk, PATHS[0])
+    delete(disk, PATHS[0])
+    assert not disk.exists(PATHS[0].parent)
+
+
 def test_on_the_real_disk(tmp_path: Path) -> None:
     disk = Disk()
     paths = [tmp_path / path.relative_to(DATA) for path in PATHS]
