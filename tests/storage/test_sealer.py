@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from pathlib import Path
 from queue import Queue
+from random import Random
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from ingestd.storage.recovery import recover_all
 from ingestd.storage.sealer import Sealer
 from ingestd.storage.segment import walk
 from tests.storage.samples import DATA, NAME, SEALED, lines, new_disk, put, tree, write
-from tests.support.disk import FaultyDisk
+from tests.support.disk import FaultyDisk, PowerCut
 
 TINY = [lines(1, n) for n in range(40)]
 PATIENCE_S = 60.0
@@ -139,6 +141,59 @@ def test_a_bug_does_not_end_the_thread(
         one.stop()
     assert "ZeroDivisionError: a bug" in caplog.text
     assert stored(disk) == b"".join(TINY)
+
+
+FEW = TINY[:8]
+
+
+def sealing() -> tuple[FaultyDisk, Sealer]:
+    """A sealer that has been handed a segment which will be packed."""
+    disk = new_disk()
+    one = sealer(disk)
+    one.take_finished(*finish(disk, FEW))
+    return disk, one
+
+
+def ends(disk: FaultyDisk, seed: int) -> list[FaultyDisk]:
+    """What the next process may find if this one ends now: after power cuts, and killed."""
+    return [disk.crash(), *(disk.crash(Random(seed + n)) for n in range(3)), disk.copy()]
+
+
+def ends_of_sealing() -> list[FaultyDisk]:
+    """The same for every call of packing and publishing; what looks the same twice, once."""
+    disk, one = sealing()
+    before = len(disk.calls)
+    one.step(0.0)
+    calls = len(disk.calls) - before
+    assert (one.segments_packed, calls > 20) == (1, True)
+    found = {}
+    for cut in range(calls + 1):
+        disk, one = sealing()
+        disk.cut_after, disk.cut_rng = cut, Random(cut)
+        with suppress(PowerCut):
+            one.step(0.0)
+        for end in ends(disk, 10 * cut):
+            found[str((tree(end), tree(end.crash())))] = end
+    return list(found.values())
+
+
+def test_a_crash_at_any_call_of_packing_and_publishing_and_of_the_recovery_after_it_changes_nothing() -> None:
+    forms = set()
+    for found in ends_of_sealing():
+        undisturbed = found.copy()
+        recover_all(undisturbed, DATA)
+        for cut in range(len(undisturbed.calls) + 1):
+            disk = found.copy()
+            disk.cut_after, disk.cut_rng = cut, Random(cut)
+            with suppress(PowerCut):
+                recover_all(disk, DATA)
+            for after in ends(disk, 10 * cut):
+                recover_all(after, DATA)
+                assert list(tree(after)) == [str(SEALED.relative_to(DATA))]
+                assert stored(after) == stored(after.crash()) == b"".join(FEW)
+                forms.add(len(walk(after.read(SEALED)).chain.commits))
+    # Whichever form had been published first.
+    assert forms == {1, len(FEW)}
 
 
 def test_expired_segments_go() -> None:
