@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ class Copies:
     def sync_directory(self, path: Path) -> None:
         """Make what was changed in a directory durable."""
         for entries in self.pending:
-            done = {entry: file for entry, file in entries.items() if entry.parent == path}
+            done = {entry: file for entry, file in entries.items() if os.path.dirname(entry) == str(path)}
             if done and self.is_journaled:
                 done = dict(entries)
             _apply(self.durable, done)
@@ -77,7 +78,7 @@ class Copies:
                     _apply(entries, change)
         after = Copies(self.root, is_journaled=self.is_journaled)
         kept: dict[int, File] = {}
-        for path, file in sorted(entries.items()):
+        for path, file in sorted(entries.items(), key=lambda entry: str(entry[0])):
             if path != self.root and path.parent not in after.seen:
                 continue
             if file is not None and id(file) not in kept:

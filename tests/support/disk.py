@@ -60,10 +60,13 @@ class FaultyDisk(Faults, Disk):
         """
         return self._with(self._copies.after_power_cut(rng))
 
-    def kill(self) -> FaultyDisk:
-        """End the process only: the same disk, all that was written seen, nothing made durable by it."""
+    def kill(self, name: str = "*") -> FaultyDisk:
+        """End the process that has the files of these names open.
+
+        It is the same disk: all that was written is seen, nothing is made durable by it.
+        """
         self.cut_after = None
-        self._open.clear()
+        self._open = {fd: one for fd, one in self._open.items() if not fnmatchcase(one[0].name, name)}
         self._held.clear()
         return self
 
@@ -231,16 +234,16 @@ class FaultyDisk(Faults, Disk):
                 raise
             unreadable(e)
             return []
-        return sorted(
-            (
-                path
-                for path, file in self._seen.items()
-                if file is not None
-                and (directory in path.parents if deep else path.parent == directory)
-                and fnmatchcase(path.name, pattern)
-            ),
-            key=lambda path: path.name,
-        )
+        within = f"{directory}/"
+        found = [
+            path
+            for path, file in self._seen.items()
+            if file is not None
+            and str(path).startswith(within)
+            and (deep or "/" not in str(path)[len(within) :])
+            and fnmatchcase(path.name, pattern)
+        ]
+        return sorted(found, key=lambda path: path.name)
 
     def free(self, path: Path) -> tuple[int, int | None]:
         self._enter("statvfs", path)

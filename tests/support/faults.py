@@ -85,6 +85,10 @@ class Faults:
         """No call fails any more."""
         self._faults.clear()
 
+    def inherit(self, other: Faults) -> None:
+        """Go on failing as the other was going to."""
+        self._faults = other._faults
+
     @property
     def is_sound(self) -> bool:
         """True if nothing is going to fail."""
