@@ -8,6 +8,9 @@ FUZZ_SEED ?= 0
 # Rounds of kill -9, a second or less each, and the seed of their random numbers; 0: another one each time.
 KILL_ROUNDS ?= 1000
 KILL_SEED ?= 0
+# Runs of the model test of storage, and the seed of the first; 0: another one each time.
+MODEL_SEEDS ?= 10000
+MODEL_FIRST ?= 0
 # Where `make install` puts the service, and what stands before each path while a package or an image is made.
 PREFIX ?= /opt/ingestd
 DESTDIR ?=
@@ -19,7 +22,8 @@ help:
 	@echo "make test    install, and run all tests"
 	@echo "make test-systemd  boot a Debian of the tests' own, and run the service there (root, mmdebstrap, systemd-nspawn)"
 	@echo "make check   lint, types, tests: what CI asks"
-	@echo "make nightly what takes too long for every change: kill -9 under load, KILL_ROUNDS=1000 times"
+	@echo "make nightly what takes too long for every change: MODEL_SEEDS=10000 runs of storage on a faulty disk,"
+	@echo "             and kill -9 under load, KILL_ROUNDS=1000 times"
 	@echo "make docs    write anew what README.md and docs/ have from the code"
 	@echo "make bench   measure"
 	@echo "make fuzz    look for inputs that break the reading of requests and of gzip; FUZZ_SECONDS=60 each"
@@ -39,6 +43,7 @@ test-systemd: .venv/dev.stamp
 check: lint types test
 
 nightly: .venv/dev.stamp
+	$(BIN)/python -m tests.storage.model --seeds $(MODEL_SEEDS) $(if $(filter-out 0,$(MODEL_FIRST)),--first $(MODEL_FIRST))
 	$(BIN)/python -m tests.e2e.kill --rounds $(KILL_ROUNDS) --seed $(KILL_SEED)
 
 lint: .venv/dev.stamp
