@@ -237,7 +237,8 @@ class FaultyDisk(Faults, Disk):
         within = f"{directory}/"
         found = [
             path
-            for path, file in self._seen.items()
+            # At once: another thread may make files meanwhile.
+            for path, file in tuple(self._seen.items())
             if file is not None
             and str(path).startswith(within)
             and (deep or "/" not in str(path)[len(within) :])
