@@ -135,9 +135,10 @@ class Supervisor:
                 self._start(worker)
 
     def _start(self, worker: Place) -> None:
-        sockets = [listener.of(worker.number).fileno() for listener in self._listeners]
-        tls = [fd for fd, listener in zip(sockets, self._listeners, strict=True) if listener.is_tls]
-        admin = [listener.of(worker.number).fileno() for listener in self._admin]
+        part = (worker.number, len(self._workers))
+        sockets = [fd for listener in self._listeners for fd in listener.of(*part)]
+        tls = [fd for listener in self._listeners if listener.is_tls for fd in listener.of(*part)]
+        admin = [fd for listener in self._admin for fd in listener.of(*part)]
         brief = Brief(self._settings, worker.number, len(self._workers), sockets, tls, admin, self._memory.fd)
         worker.start(brief, [self._lock, self._memory.fd, *sockets, *admin])
         worker.due_at = worker.started_at + _START_S

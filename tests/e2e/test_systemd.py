@@ -6,9 +6,13 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
+from types import TracebackType
+from typing import Final
 
 import pytest
 
@@ -165,20 +169,27 @@ def test_one_of_several_that_stands_still_is_replaced_before_systemd_loses_its_p
 
 
 class Activated(Server):
-    """A server that systemd-socket-activate starts on a socket that the test, like systemd, keeps open."""
+    """A server that systemd-socket-activate starts on sockets that the test, like systemd, keeps open."""
 
-    def __init__(self, folder: Path, one: socket.socket, **settings: str | int | float) -> None:
+    def __init__(self, folder: Path, count: int = 1, **settings: str | int | float) -> None:
         super().__init__(folder, **settings)
-        self.host, self.port = one.getsockname()
-        self.inherited = (one.fileno(),)
+        self._sockets = [socket.socket() for _ in range(count)]
+        for one in self._sockets:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            one.bind(("127.0.0.1", self.port))
+            one.listen(1000)
+            self.host, self.port = one.getsockname()
+        self.inherited = tuple(one.fileno() for one in self._sockets)
         kept = [name for name in os.environ if name.startswith("PYTHON")]
-        passed = " ".join(f"-E {name}" for name in [*kept, *self._settings])
-        closing = "" if one.fileno() == 3 else f"{one.fileno()}<&-"
+        passed = [word for name in [*kept, *self._settings] for word in ("-E", name)]
+        fds = map(str, self.inherited)
         self.BEFORE = (
-            *("bash", "-c"),
-            f"exec 3<&{one.fileno()} {closing}; export LISTEN_FDS=1 LISTEN_PID=$$; "
-            f'exec {tool("systemd-socket-activate")} {passed} "$@"',
-            "bash",
+            sys.executable,
+            "-c",
+            _HAND_OVER,
+            ",".join(fds),
+            tool("systemd-socket-activate"),
+            *passed,
         )
 
     def launch(self) -> None:
@@ -188,9 +199,30 @@ class Activated(Server):
             first.send(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
             assert first.answer().status == 200
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for one in self._sockets:
+            one.close()
+        super().__exit__(kind, error, trace)
 
-def test_a_restart_on_a_handed_over_socket_refuses_nobody(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=1000) as one, Activated(tmp_path, one) as server:
+
+_HAND_OVER: Final = """
+import fcntl, os, sys
+fds = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 1000) for fd in sys.argv[1].split(",")]
+os.closerange(3, 1000)
+for number, fd in enumerate(fds, 3):
+    os.dup2(fd, number)
+    os.close(fd)
+os.environ.update(LISTEN_FDS=str(len(fds)), LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Puts the descriptors where sd_listen_fds(3) looks for them, and becomes the program that follows."""
+
+
+@pytest.mark.parametrize("sockets", [1, 3])
+def test_a_restart_on_handed_over_sockets_refuses_nobody(tmp_path: Path, sockets: int) -> None:
+    with Activated(tmp_path, sockets, workers=2) as server:
         with Senders(server) as senders:
             senders.wait_for(50)
             for _ in range(2):
@@ -200,14 +232,18 @@ def test_a_restart_on_a_handed_over_socket_refuses_nobody(tmp_path: Path) -> Non
         assert {event["messageId"] for event in server.events()} == set(senders.acked)
 
 
-def test_all_workers_take_connections_from_one_handed_over_socket(tmp_path: Path) -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0), backlog=1000) as one,
-        Activated(tmp_path, one, workers=2) as server,
-    ):
-        assert server.key
-        with Senders(server, 16):
-            wait_until(
-                lambda: all(list(server.data_dir.rglob(f"*-w{n}-*")) for n in range(2)),
-                "both have stored events",
-            )
+@pytest.mark.parametrize(("sockets", "workers"), [(1, 2), (2, 2), (2, 3), (5, 2)])
+def test_every_handed_over_socket_has_a_worker_and_every_worker_a_socket(
+    tmp_path: Path, sockets: int, workers: int
+) -> None:
+    with Activated(tmp_path, sockets, workers=workers) as server:
+        assert f"listens on http://127.0.0.1:{server.port}, data" in server.log
+        inodes = [os.readlink(f"/proc/self/fd/{fd}") for fd in server.inherited]
+        owned = []
+        for pid in server.worker_pids:
+            links = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()]
+            owned.append([link for link in links if link in inodes])
+        assert all(owned)
+        assert set(chain(*owned)) == set(inodes)
+        # None is shared but where there are too few.
+        assert len(list(chain(*owned))) == max(sockets, workers)
