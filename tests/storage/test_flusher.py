@@ -28,6 +28,7 @@ from ingestd.storage.sealer import Sealer
 from ingestd.storage.segment import OPEN_SUFFIX, walk
 from tests.storage.samples import DATA, batch, lines, new_disk, tree
 from tests.support.disk import FaultyDisk
+from tests.support.server import wait_until
 
 PATIENCE_S = 60.0
 """Only a hang takes this long."""
@@ -338,8 +339,8 @@ def test_a_segment_stranded_on_a_full_disk_is_sealed_when_there_is_room_again() 
     disk.fail("write", error=errno.ENOSPC, once=False)
     assert "No space left" in str(running.commit(batch(1)))
     assert "No space left" in str(running.commit(batch(2)))
-    # The sealer may be about to try, with a copy beside it.
-    assert len(disk.list(DATA / "open", f"*{OPEN_SUFFIX}")) == 1
+    # Those of the refused batches are empty, and go.
+    wait_until(lambda: len(disk.list(DATA / "open", f"*{OPEN_SUFFIX}")) == 1, "one file is stranded")
     disk.mend()
     assert running.commit(batch(3)) is None
     running.stop()
