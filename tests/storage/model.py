@@ -119,14 +119,17 @@ def shrink(shape: Shape, actions: list[Action]) -> list[Action]:
     """The fewest actions that still fail: larger pieces are left out first, then single ones."""
     size = len(actions)
     while size:
-        at = 0
+        before, at = len(actions), 0
         while at < len(actions):
             fewer = actions[:at] + actions[at + size :]
             if failure(shape, fewer) is not None:
                 actions = fewer
             else:
                 at += size
-        size = size // 2 if size > 1 or at < len(actions) else 0
+        if size > 1:
+            size //= 2
+        elif len(actions) == before:
+            size = 0
     return actions
 
 
