@@ -151,6 +151,20 @@ def test_a_restart_under_connections_refuses_and_resets_none(machine: Container)
     assert_all_are_stored(machine, senders)
 
 
+def test_workers_are_replaced_one_by_one_and_nobody_is_refused_or_cut_off(machine: Container) -> None:
+    before = set(workers(machine))
+    with Senders(machine) as senders:
+        senders.wait_for(50)
+        machine.run("systemctl kill --kill-whom=main --signal=SIGUSR2 ingestd")
+        wait_until(
+            lambda: not before & set(workers(machine)) and len(workers(machine)) == len(before),
+            "all workers are new",
+        )
+        senders.wait_for(50)
+    assert senders.errors == []
+    assert_all_are_stored(machine, senders)
+
+
 def test_workers_that_stand_still_are_ended_by_the_watchdog_and_all_is_well_again(machine: Container) -> None:
     set_watchdog(machine, 5)
     before = restarts(machine)
