@@ -64,6 +64,14 @@ class Reporter:
 
     def report(self) -> None:
         """Copy everything."""
+        try:
+            self._copy()
+        finally:
+            # Last: whoever sees it move sees the rest as well. And in any case: the loop lives.
+            self._row[FLUSHER_BEAT_MS] = int(self._flusher.beat_s * 1000)
+            self._row[LOOP_BEAT_MS] = monotonic_ms()
+
+    def _copy(self) -> None:
         row, before, now = self._row, self._row_before, self._numbers()
         for column in COUNTED:
             row[column] = before[column] + now[column]
@@ -72,9 +80,6 @@ class Reporter:
         for name, number in self._labelled().items():
             self._tallies.put(name, self._tallies_before.get(name, 0) + number)
         row[NOT_READY] = readiness.look(self._hub, self._flusher)[0]
-        row[FLUSHER_BEAT_MS] = int(self._flusher.beat_s * 1000)
-        # Last: whoever sees it move sees the rest as well.
-        row[LOOP_BEAT_MS] = monotonic_ms()
 
     def _numbers(self) -> dict[str, int]:
         """Every column of `families`."""

@@ -204,12 +204,15 @@ class _Worker:
             ticks += 1
             # Nothing may end this task: no deadline would pass any more, and no revoked key stop.
             try:
-                self._reporter.report()
                 self._heed_room()
                 self._hub.tick()
                 self._admin.tick()
             except Exception:
                 log.exception("bug while ending what is overdue")
+            try:
+                self._reporter.report()
+            except Exception:
+                log.exception("bug while telling the others")
             if ticks % _KEYS_TICKS == 0:
                 try:
                     self._load_keys()
