@@ -146,12 +146,11 @@ class Machine(Processes):
 
     def _do_rot(self, which: int, how: int, where: int) -> None:
         """Flip a bit of a segment, cut it off, or take out a commit."""
-        found = self._disk.copy()
-        files = look(found)
+        files = look(self._disk.copy())
         if not files:
             return
         shown = files[which % len(files)]
-        data = found.read(shown.path)
+        data = self._disk.copy().read(shown.path)
         commits = walk(data).chain.commits
         at = where % max(1, len(data))
         match how:
@@ -162,9 +161,11 @@ class Machine(Processes):
             case _ if commits:
                 commit = commits[where % len(commits)]
                 self._disk.rot(shown.path, lambda data: data[: commit.offset] + data[commit.end :])
-        left = self._disk.copy().read(shown.path)
-        # An open file that ends where a commit ended is as good as any.
-        is_silent = data.startswith(left) and len(left) in (0, *(commit.end for commit in commits))
+        # An open file that ends where a commit ended is as good as any, now or when the power has gone.
+        ends = (0, *(commit.end for commit in commits))
+        found = [disk for disk in (self._disk.copy(), self._disk.crash()) if disk.exists(shown.path)]
+        left = [disk.read(shown.path) for disk in found]
+        is_silent = any(data.startswith(one) and len(one) in ends for one in left)
         self._promises.rotted(shown, is_silent=is_silent and not shown.is_sealed)
 
     # Meanwhile
