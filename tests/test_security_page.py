@@ -10,6 +10,7 @@ import msgspec
 
 from ingestd import oddities
 from ingestd.config import Settings
+from ingestd.errors import tls_required
 from ingestd.http import guards, inflate, intake, protocol
 from ingestd.service import logwriter
 
@@ -77,5 +78,6 @@ def test_every_other_refusal_of_the_wire_is_named_with_its_status() -> None:
         guards.header_too_large(1, 1),
         guards.target_too_long(1),
         guards.chunks_too_small(1),
+        tls_required(),
     ):
         assert re.search(rf"\b{rejection.status}( `\w+` or)? `{rejection.code}`", flat), rejection

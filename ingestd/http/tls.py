@@ -142,7 +142,11 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         try:
             while part := self._tls.read(_READ_BYTES):
                 parts.append(part)
-            has_ended = True
+                if not self._incoming.pending and not self._tls.pending():
+                    # An exception would say the same, at a third of the price of all this.
+                    break
+            else:
+                has_ended = True
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
