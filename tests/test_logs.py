@@ -178,6 +178,8 @@ def test_a_bug_that_happens_again_and_again_is_told_of_once_a_second(
     for _ in range(50):
         ours.handle(raised(ValueError("x")))
     assert read(pipe).count("\n") == 1
+    ours.handle(raised(KeyError("another")))
+    assert read(pipe).count("\n") == 1
     now = 101.0
     ours.handle(raised(ValueError("x")))
     assert "left_out=49" in read(pipe)

@@ -122,6 +122,14 @@ def _of_exception(record: logging.LogRecord) -> dict[str, str]:
     return {"error": type(error).__name__ + words, "trace": " < ".join(calls)}
 
 
+def _place(error: BaseException) -> str:
+    """What was raised, and where."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{type(error).__name__} {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
+
+
 def _short(path: str) -> str:
     return "/".join(path.split("/")[-2:])
 
@@ -139,7 +147,7 @@ class Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             if record.exc_info and record.exc_info[1] is not None:
-                kind = f"{record.pathname}:{record.lineno}"
+                kind = f"{record.pathname}:{record.lineno} {_place(record.exc_info[1])}"
                 if not self._bugs.passes(kind, time.monotonic()):
                     return
                 left_out = self._bugs.left_out.pop(kind, None)
@@ -204,7 +212,7 @@ def complain(error: Exception) -> None:
     if is_for_machines():
         log.error("%s", error)
     else:
-        print(f"ingestd: {error}", file=sys.stderr)
+        print(f"ingestd: {_printable(str(error))}", file=sys.stderr)
 
 
 def _catch_bugs() -> None:
