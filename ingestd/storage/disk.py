@@ -42,6 +42,15 @@ def _mode(path: Path) -> int | None:
         return None
 
 
+def _stat(path: Path) -> os.stat_result | None:
+    """What is told of a file; None if it is not there."""
+    with _naming("stat", path):
+        try:
+            return os.stat(path)
+        except FileNotFoundError:
+            return None
+
+
 class Disk:
     """The real disk."""
 
@@ -221,18 +230,32 @@ class Disk:
                     break
         return sorted(found, key=lambda path: path.name)
 
+    @contextmanager
+    def making(self, path: Path) -> Iterator[int]:
+        """A new file to be written in the block, in place of what a crash has left there.
+
+        If something fails it is removed: on a full disk half a file would take up room.
+        """
+        self.unlink(path)
+        fd = self.create(path)
+        try:
+            try:
+                yield fd
+            finally:
+                self.close(fd)
+        except StorageError:
+            with suppress(StorageError):
+                self.unlink(path)
+            raise
+
     def replace_file(self, path: Path, data: bytes) -> None:
         """Put `data` in place of the file in one step: a reader sees the old or the new, whole."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-        self.unlink(temporary)
-        fd = self.create(temporary)
+        with self.making(temporary) as fd:
+            self._keep_owner(fd, path)
+            self.write(fd, data)
+            self.fdatasync(fd)
         try:
-            try:
-                self._keep_owner(fd, path)
-                self.write(fd, data)
-                self.fdatasync(fd)
-            finally:
-                self.close(fd)
             self.rename(temporary, path)
         except StorageError:
             with suppress(StorageError):
@@ -263,12 +286,8 @@ class Disk:
 
     def size_and_time(self, path: Path) -> tuple[int, float] | None:
         """The file's bytes and when it was last written, in seconds since 1970; None if it is gone."""
-        with _naming("stat", path):
-            try:
-                found = os.stat(path)
-            except FileNotFoundError:
-                return None
-        return found.st_size, found.st_mtime
+        found = _stat(path)
+        return None if found is None else (found.st_size, found.st_mtime)
 
     def remove_directory(self, path: Path) -> None:
         """Remove an empty directory."""
@@ -277,13 +296,8 @@ class Disk:
 
     def stamp(self, path: Path) -> tuple[int, int, int] | None:
         """Something that changes when the file is replaced or written; None if it is not there."""
-        try:
-            found = os.stat(path)
-        except FileNotFoundError:
-            return None
-        except OSError as e:
-            raise StorageError(f"stat {path}: {e.strerror}") from e
-        return found.st_ino, found.st_mtime_ns, found.st_size
+        found = _stat(path)
+        return None if found is None else (found.st_ino, found.st_mtime_ns, found.st_size)
 
     def lock(self, path: Path) -> int:
         """Hold the file until the process ends. Raises UsageError if another process holds it."""

@@ -153,13 +153,13 @@ class Flusher:
         """Commit the batches, or say why not; either way they leave the ring."""
         self.committing_since = started = time.monotonic()
         error: StorageError | None = None
+        events = sum([batch.events for batch in batches])
         try:
-            self._commit(batches)
+            self._commit(batches, events)
         except Exception as e:
             # A bug must not end the thread: every waiting request would hang.
             error = as_storage_error(e)
         self.committing_since = None
-        events = sum([batch.events for batch in batches])
         if error is None:
             self.commits += 1
             self.events_stored += events
@@ -198,14 +198,14 @@ class Flusher:
         else:
             self._note(None)
 
-    def _commit(self, batches: list[Batch]) -> None:
+    def _commit(self, batches: list[Batch], events: int) -> None:
         segment = self._segment or self._open()
         lines = b"".join([batch.lines for batch in batches]) if len(batches) > 1 else batches[0].lines
         received_ms = [batch.received_ms for batch in batches]
         syncs, size_before = self._settings.ack == "fsync", segment.size
         took_ns = segment.commit(
             lines,
-            sum([batch.events for batch in batches]),
+            events,
             # Not the first and the last batch's: the clock may have been set back between them.
             min(received_ms),
             max(received_ms),

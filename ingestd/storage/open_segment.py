@@ -10,7 +10,7 @@ import zstandard
 
 from ingestd.errors import StorageError
 from ingestd.storage.disk import Disk
-from ingestd.storage.segment import OPEN_SUFFIX, Chain, open_directory, publish
+from ingestd.storage.segment import OPEN_SUFFIX, Chain, open_directory
 
 
 class OpenSegment:
@@ -21,7 +21,6 @@ class OpenSegment:
         self.name = name
         self.chain = Chain()
         self._disk = disk
-        self._data_dir = data_dir
         self._compressor = zstandard.ZstdCompressor(
             level=zstd_level, write_checksum=True, write_content_size=True
         )
@@ -62,10 +61,6 @@ class OpenSegment:
         self._disk.fdatasync(self._fd)
         self._close()
         return self._path
-
-    def seal(self) -> Path:
-        """`finish`, and move the file to its place. Raises StorageError."""
-        return publish(self._disk, self._data_dir, self.finish(), self.name)
 
     def abandon(self) -> Path:
         """Give the file up where its last good commit ends; it is never synced again.

@@ -9,7 +9,6 @@ trailer a frame as ever; where one commit ended is no longer told in it.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,7 +17,7 @@ import zstandard
 
 from ingestd.errors import StorageError
 from ingestd.storage.disk import Disk
-from ingestd.storage.segment import OPEN_SUFFIX, Chain, content, walk
+from ingestd.storage.segment import OPEN_SUFFIX, Chain, content, counted, walk
 
 PACKING_SUFFIX: Final = ".packing"
 
@@ -44,20 +43,11 @@ def pack(disk: Disk, path: Path, zstd_level: int) -> Path | None:
     if found.state != "sealed":
         raise StorageError(f"{path} does not read back: {found.problem or 'its footer is missing'}")
     packed = path.with_name(path.name.removesuffix(OPEN_SUFFIX) + PACKING_SUFFIX)
-    disk.unlink(packed)
-    fd = disk.create(packed)
-    try:
-        try:
-            size = _write_packed(disk, fd, data, found.chain, zstd_level)
-            if size * 100 <= len(data) * _KEPT_PERCENT:
-                disk.fdatasync(fd)
-                return packed
-        finally:
-            disk.close(fd)
-    except StorageError:
-        with suppress(StorageError):
-            disk.unlink(packed)
-        raise
+    with disk.making(packed) as fd:
+        size = _write_packed(disk, fd, data, found.chain, zstd_level)
+        if size * 100 <= len(data) * _KEPT_PERCENT:
+            disk.fdatasync(fd)
+            return packed
     disk.unlink(packed)
     return None
 
@@ -92,7 +82,7 @@ def _write_packed(disk: Disk, fd: int, data: bytes, chain: Chain, zstd_level: in
             gathered = _Gathered()
         if not gathered.parts:
             gathered.first_ms, gathered.last_ms = commit.first_ms, commit.last_ms
-        gathered.parts.append(content(data, commit))
+        gathered.parts.append(counted(commit, content(data, commit)))
         gathered.size += commit.content_bytes
         gathered.events += commit.events
         # The clock may have been set back between two commits.

@@ -21,8 +21,7 @@ import zstandard
 
 from ingestd.errors import StorageError
 from ingestd.storage.disk import Disk
-from ingestd.storage.frames import decompress
-from ingestd.storage.segment import OPEN_SUFFIX, SUFFIX, Chain, Commit, Walk, sealed_path, walk
+from ingestd.storage.segment import OPEN_SUFFIX, SUFFIX, Chain, Commit, Walk, content, sealed_path, walk
 
 _PIECE_BYTES: Final = 8 * 1024 * 1024
 """What is read of a file at once, unless a commit is larger."""
@@ -56,18 +55,9 @@ class Group:
         decompressor = zstandard.ZstdDecompressor()
         data, skip = memoryview(self.data), self.skip
         for commit in self.commits:
-            start = commit.offset - self.base
-            frame = data[start : start + commit.frame_bytes]
-            lines = decompress(frame, commit.content_bytes, decompressor)
-            if lines is None:
-                raise wrong(commit)
+            lines = content(data, commit, self.base, decompressor)
             yield commit, lines[skip:] if skip else lines
             skip = 0
-
-
-def wrong(commit: Commit) -> StorageError:
-    """What is wrong with a commit whose checksums are right and whose lines are not."""
-    return StorageError(f"frame at byte {commit.offset}: does not hold what its trailer says")
 
 
 class Reading:

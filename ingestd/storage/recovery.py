@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,6 +30,7 @@ from ingestd.storage.segment import (
     Chain,
     Commit,
     content,
+    counted,
     footer_totals,
     open_directory,
     publish,
@@ -40,6 +40,8 @@ from ingestd.storage.segment import (
 )
 
 _COPY_SUFFIX = ".recovering"
+LEFTOVERS: Final = (f"*{_COPY_SUFFIX}", f"*{PACKING_SUFFIX}", TEMPORARY_PATTERN)
+"""Half-made files in DATA/open, of a server that runs or was killed; the next start removes them."""
 _RECOVERED = "recovered"
 _REMOVED = "removed"
 _QUARANTINED = "quarantined"
@@ -106,7 +108,7 @@ def recover_all(
         return []
     # A run that was killed may not have come to this: what it removed must not come back.
     disk.sync_directory(directory)
-    for pattern in (f"*{_COPY_SUFFIX}", f"*{PACKING_SUFFIX}", TEMPORARY_PATTERN):
+    for pattern in LEFTOVERS:
         for leftover in disk.list(directory, pattern):
             if is_ours(leftover.name):
                 disk.unlink(leftover)
@@ -216,25 +218,16 @@ def _digest(data: bytes, commits: list[Commit], size: int) -> bytes:
     for commit in commits:
         if size <= 0:
             break
-        digest.update(content(data, commit)[:size])
+        digest.update(counted(commit, content(data, commit))[:size])
         size -= commit.content_bytes
     return digest.digest()
 
 
 def _write_whole(disk: Disk, path: Path, data: bytes) -> None:
-    """Make a file with these bytes, durably, or none: on a full disk half a copy would take up room."""
-    disk.unlink(path)
-    fd = disk.create(path)
-    try:
-        try:
-            disk.write(fd, data)
-            disk.fdatasync(fd)
-        finally:
-            disk.close(fd)
-    except StorageError:
-        with suppress(StorageError):
-            disk.unlink(path)
-        raise
+    """Make a file with these bytes, durably, or none."""
+    with disk.making(path) as fd:
+        disk.write(fd, data)
+        disk.fdatasync(fd)
 
 
 def _quarantine(disk: Disk, data_dir: Path, path: Path, data: bytes) -> None:

@@ -49,9 +49,11 @@ from pathlib import Path
 from typing import Final, Literal
 from zlib import crc32
 
+import zstandard
+
 from ingestd.errors import StorageError
 from ingestd.storage.disk import Disk
-from ingestd.storage.frames import decompress, frame_length
+from ingestd.storage.frames import decompress, frame_length, lines_in
 
 SUFFIX: Final = ".ndjson.zst"
 OPEN_SUFFIX: Final = SUFFIX + ".open"
@@ -67,8 +69,11 @@ _ENTRY: Final = struct.Struct("<QIQI")
 _TOTALS: Final = struct.Struct("<IQQQ")
 _TAIL: Final = struct.Struct("<II8s")
 _FOOTER_FIXED: Final = _TOTALS.size + 32 + _TAIL.size
-_NAME: Final = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)\d{4}\.\d{3}Z-.+-w\d+-\d+")
-
+NAME: Final = re.compile(
+    r"(?P<year>\d{4})(?P<month>\d\d)(?P<day>\d\d)T(?P<hour>\d\d)\d{4}\.\d{3}Z"
+    r"-(?P<node>.+)-w(?P<worker>\d+)-\d+"
+)
+"""A segment's name without suffix."""
 _WORKER: Final = re.compile(r"-w(\d+)(?=[-.])")
 
 
@@ -242,24 +247,41 @@ def footer_totals(data: bytes, position: int) -> tuple[int, int] | None:
     return commits, events
 
 
-def content(data: bytes, commit: Commit, base: int = 0) -> bytes:
-    """The lines of one commit; `data` are the file's bytes from `base` on.
+def content(
+    data: bytes | memoryview,
+    commit: Commit,
+    base: int = 0,
+    decompressor: zstandard.ZstdDecompressor | None = None,
+) -> bytes:
+    """The lines of one commit, as many bytes as its trailer says; `data` are the file's from `base` on.
 
-    Raises StorageError if the frame does not decompress to what the trailer says.
+    Raises StorageError.
     """
     start = commit.offset - base
-    lines = decompress(memoryview(data)[start : start + commit.frame_bytes], commit.content_bytes)
-    if lines is None or lines.count(b"\n") != commit.events:
-        raise StorageError(f"frame at byte {commit.offset}: does not hold what its trailer says")
+    frame = memoryview(data)[start : start + commit.frame_bytes]
+    lines = decompress(frame, commit.content_bytes, decompressor)
+    if lines is None:
+        raise _wrong(commit)
     return lines
+
+
+def counted(commit: Commit, lines: bytes) -> bytes:
+    """The same lines, if they are as many as the trailer says. Raises StorageError."""
+    if lines_in(lines) != commit.events:
+        raise _wrong(commit)
+    return lines
+
+
+def _wrong(commit: Commit) -> StorageError:
+    return StorageError(f"frame at byte {commit.offset}: does not hold what its trailer says")
 
 
 def sealed_path(data_dir: Path, name: str) -> Path:
     """Where the segment of this name (without suffix) belongs once it is sealed."""
-    match = _NAME.fullmatch(name)
+    match = NAME.fullmatch(name)
     if match is None:
         raise StorageError(f"{name!r} is not the name of a segment")
-    year, month, day, hour = match.groups()
+    year, month, day, hour = match.group("year", "month", "day", "hour")
     return data_dir / "segments" / f"date={year}-{month}-{day}" / f"hour={hour}" / (name + SUFFIX)
 
 

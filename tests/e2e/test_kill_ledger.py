@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ingestd.storage.disk import Disk
-from ingestd.storage.open_segment import OpenSegment
 from ingestd.storage.segment import open_directory
 from tests.e2e.kill_ledger import Counts, Ledger, Shelf, Stream
+from tests.storage.samples import Sample
 
 _NAME = "20260101T000000.000Z-host-w0-%06d"
 
@@ -93,9 +93,9 @@ def test_an_event_that_comes_back_after_a_later_kill_is_found() -> None:
     assert len(ledger.settle()) == 1
 
 
-def _segment(data_dir: Path, sequence: int, *numbers: int) -> OpenSegment:
+def _segment(data_dir: Path, sequence: int, *numbers: int) -> Sample:
     Disk().make_directory(open_directory(data_dir))
-    segment = OpenSegment(Disk(), data_dir, _NAME % sequence, 1)
+    segment = Sample(Disk(), data_dir, _NAME % sequence, 1)
     segment.commit(b"".join(line + b"\n" for line in _lines(*numbers)), len(numbers), 0, 0, sync=False)
     return segment
 

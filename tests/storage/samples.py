@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ingestd.events import Batch
 from ingestd.storage.disk import Disk
 from ingestd.storage.open_segment import OpenSegment
-from ingestd.storage.segment import OPEN_SUFFIX, open_directory
+from ingestd.storage.segment import OPEN_SUFFIX, open_directory, publish
 from tests.support.disk import FaultyDisk
 
 DATA = Path("/disk")
@@ -35,9 +36,21 @@ def new_disk() -> FaultyDisk:
     return disk
 
 
-def write(disk: Disk, data_dir: Path, commits: Sequence[bytes], name: str = NAME) -> OpenSegment:
+class Sample(OpenSegment):
+    """An open segment that gets to its place without a sealer."""
+
+    def __init__(self, disk: Disk, data_dir: Path, name: str, zstd_level: int) -> None:
+        super().__init__(disk, data_dir, name, zstd_level)
+        self.publish = partial(publish, disk, data_dir)
+
+    def seal(self) -> Path:
+        """Finish it and move the file to its place."""
+        return self.publish(self.finish(), self.name)
+
+
+def write(disk: Disk, data_dir: Path, commits: Sequence[bytes], name: str = NAME) -> Sample:
     """An open segment with these commits, each synced."""
-    segment = OpenSegment(disk, data_dir, name, zstd_level=3)
+    segment = Sample(disk, data_dir, name, zstd_level=3)
     for number, content in enumerate(commits):
         at = FIRST_MS + 1000 * number
         segment.commit(content, content.count(b"\n"), at, at + 7, sync=True)

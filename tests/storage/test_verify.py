@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestd.storage import reading
+from ingestd.storage.frames import lines_in
 from ingestd.storage.segment import walk
-from ingestd.storage.verify import Source, lines_in, verify
+from ingestd.storage.verify import Source, verify
 from tests.storage.reads import lying_bytes, packed, publish_packed, sums, verified
 from tests.storage.samples import (
     DATA,
