@@ -7,6 +7,10 @@ one exists, the place. A `StorageError` is ours: nothing of the request counts a
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ssl
 
 INVALID_EVENT = "Invalid event format."
 UNAUTHORIZED = "Unauthorized"
@@ -93,6 +97,11 @@ def not_ready(reason: str) -> Rejection:
 def tls_required() -> Rejection:
     """400 for HTTP where TLS is spoken."""
     return Rejection(400, "tls_required", "Bad request.", "this address speaks TLS: say https")
+
+
+def tls_words(error: ssl.SSLError) -> str:
+    """What OpenSSL says, in words of its own only."""
+    return (error.reason or type(error).__name__).lower().replace("_", " ")
 
 
 def internal(code: str, detail: str | None = None) -> Rejection:

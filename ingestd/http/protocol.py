@@ -261,8 +261,7 @@ class Connection(asyncio.Protocol):
     def take(self, call: Call, body: bytes) -> None:
         """`complete` for a small event whose connection goes on: the most frequent of all requests."""
         hub, exchanges = self._hub, self._exchanges
-        make_exchange = self._exchange_type
-        exchange = make_exchange(self, call, True)
+        exchange = self._exchange_type(self, call, True)
         exchanges.append(exchange)
         assert call.caller is not None
         hub.rounds.add(exchange, call.caller, body)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from ingestd.errors import tls_required
+from ingestd.errors import tls_required, tls_words
 from ingestd.http import responses
 from ingestd.http.hub import Hub
 from ingestd.http.protocol import FRESH_S, Connection
@@ -120,7 +120,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
             self._send()
             if e.reason == "HTTP_REQUEST":
                 self._transport.write(responses.rejected(tls_required(), responses.CLOSE))
-            self._fail(words(e))
+            self._fail(tls_words(e))
             return None
         self._send()
         self._hub.connections.discard(self)
@@ -228,8 +228,3 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
 
     def is_closing(self) -> bool:
         return bool(self._transport.is_closing())
-
-
-def words(error: ssl.SSLError) -> str:
-    """What OpenSSL says, in words of its own only."""
-    return (error.reason or type(error).__name__).lower().replace("_", " ")

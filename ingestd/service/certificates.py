@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ingestd.config import Settings
-from ingestd.errors import UsageError
-from ingestd.http.tls import words
+from ingestd.errors import UsageError, tls_words
 
 log = logging.getLogger("ingestd.tls")
 
@@ -70,7 +69,7 @@ def context(settings: Settings) -> ssl.SSLContext:
         if e.reason in _MISMATCHES:
             problem = f"not the key of the certificate in tls_cert_file {cert_file}"
         elif e.reason:
-            problem = f"cannot be used with tls_cert_file {cert_file}: {words(e)}"
+            problem = f"cannot be used with tls_cert_file {cert_file}: {tls_words(e)}"
         else:
             problem = "not a private key in PEM"
         raise UsageError(f"tls_key_file {key_file}: {problem}") from None

@@ -28,6 +28,8 @@ UNIX: Final = "unix:"
 TLS: Final = "tls:"
 BACKLOG: Final = 4096
 """Connections that wait to be accepted; the kernel may allow fewer (net.core.somaxconn)."""
+_LISTEN: Final = "--listen"
+_ADMIN: Final = "--admin"
 _FIRST_FD: Final = 3
 """Where systemd's sockets begin (sd_listen_fds(3))."""
 _TLS_NAME: Final = "https"
@@ -77,17 +79,17 @@ def split(listen: str) -> list[str]:
     return addresses
 
 
-def parse(address: str) -> tuple[str, int]:
+def parse(address: str, flag: str = _LISTEN) -> tuple[str, int]:
     """HOST:PORT, with brackets around an IPv6 host, perhaps after tls:. Raises UsageError."""
     host, colon, port = address.removeprefix(TLS).rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
-        raise _bad(address)
+        raise _bad(address, flag)
     return host.strip("[]"), int(port)
 
 
-def _bad(address: str) -> UsageError:
+def _bad(address: str, flag: str = _LISTEN) -> UsageError:
     return UsageError(
-        f"--listen {address}: say HOST:PORT, such as 127.0.0.1:8080, or tls:HOST:PORT, or unix:PATH"
+        f"{flag} {address}: say HOST:PORT, such as 127.0.0.1:8080, or tls:HOST:PORT, or unix:PATH"
     )
 
 
@@ -127,13 +129,10 @@ def open_admin(settings: Settings) -> list[Listener]:
     if not address:
         return []
     if "," in address or address.startswith(TLS):
-        raise UsageError(f"--admin {address}: say one address, HOST:PORT or unix:PATH")
-    try:
-        if address.startswith(UNIX):
-            return _open_unix(address, int(settings.unix_socket_mode, 8))
-        return _open_tcp(address, workers=1)
-    except UsageError as e:
-        raise UsageError(str(e).replace("--listen", "--admin", 1)) from e
+        raise UsageError(f"{_ADMIN} {address}: say one address, HOST:PORT or unix:PATH")
+    if address.startswith(UNIX):
+        return _open_unix(address, int(settings.unix_socket_mode, 8), _ADMIN)
+    return _open_tcp(address, 1, _ADMIN)
 
 
 def _handed_over(environ: dict[str, str]) -> list[Listener]:
@@ -159,12 +158,12 @@ def shown(one: socket.socket) -> str:
     return f"{f'[{name[0]}]' if ':' in name[0] else name[0]}:{name[1]}"
 
 
-def _open_tcp(address: str, workers: int) -> list[Listener]:
-    host, port = parse(address)
+def _open_tcp(address: str, workers: int, flag: str = _LISTEN) -> list[Listener]:
+    host, port = parse(address, flag)
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as e:
-        raise UsageError(f"--listen {address}: not a host name: {e}") from e
+        raise UsageError(f"{flag} {address}: not a host name: {e}") from e
     if not host:
         # All of IPv4, as the address is shown; [::]:PORT says all of IPv6.
         found = [info for info in found if info[0] == socket.AF_INET] or found
@@ -183,7 +182,7 @@ def _open_tcp(address: str, workers: int) -> list[Listener]:
         except OSError as e:
             for listener in listeners:
                 listener.close()
-            raise UsageError(f"--listen {address}: {e.strerror or e}") from e
+            raise UsageError(f"{flag} {address}: {e.strerror or e}") from e
         listener.address = shown(first)
         if not port:
             # Any port: that of the first address found.
@@ -206,9 +205,9 @@ def _bind(family: int, name: tuple[object, ...], *, shares: bool) -> socket.sock
     return one
 
 
-def _open_unix(address: str, mode: int) -> list[Listener]:
+def _open_unix(address: str, mode: int, flag: str = _LISTEN) -> list[Listener]:
     path = address.removeprefix(UNIX)
-    _remove_stale(path)
+    _remove_stale(path, flag)
     one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         one.bind(path)
@@ -217,16 +216,16 @@ def _open_unix(address: str, mode: int) -> list[Listener]:
         one.listen(BACKLOG)
     except OSError as e:
         one.close()
-        raise UsageError(f"--listen {address}: {e.strerror or e}") from e
+        raise UsageError(f"{flag} {address}: {e.strerror or e}") from e
     return [Listener(address, [one])]
 
 
-def _remove_stale(path: str) -> None:
+def _remove_stale(path: str, flag: str) -> None:
     """A socket that nobody listens on is left over from a crash; anything else at `path` stays."""
     if not os.path.exists(path):
         return
     if not stat.S_ISSOCK(Path(path).stat().st_mode):
-        raise UsageError(f"--listen unix:{path}: a file that is no socket is there")
+        raise UsageError(f"{flag} unix:{path}: a file that is no socket is there")
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(path)
@@ -235,4 +234,4 @@ def _remove_stale(path: str) -> None:
             return
         except OSError:
             return
-    raise UsageError(f"--listen unix:{path}: another process listens there")
+    raise UsageError(f"{flag} unix:{path}: another process listens there")

@@ -13,7 +13,7 @@ import msgspec
 
 from ingestd.service import scoreboard
 from ingestd.service.brief import Brief
-from ingestd.service.scoreboard import SharedMemory, Table
+from ingestd.service.scoreboard import SharedMemory
 
 WORKER: tuple[str, ...] = (sys.executable, "-m", "ingestd.service.worker")
 """The command of a worker."""
@@ -34,8 +34,8 @@ class Place:
         self.restarts = 0
         """How often a process has ended without being asked to."""
         self._process: subprocess.Popen[bytes] | None = None
-        self._told = Table(memory.region(scoreboard.PLACES, 0)).row(number)
-        self._row = Table(memory.region(scoreboard.WORKERS, 0)).row(number)
+        self._told = memory.table(scoreboard.PLACES).row(number)
+        self._row = memory.table(scoreboard.WORKERS).row(number)
 
     @property
     def is_filled(self) -> bool:

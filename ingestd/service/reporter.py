@@ -21,7 +21,6 @@ from ingestd.service.scoreboard import (
     NOT_READY,
     WORKERS,
     SharedMemory,
-    Table,
     monotonic_ms,
 )
 from ingestd.service.tallies import Name, Tallies
@@ -53,7 +52,7 @@ class Reporter:
         self._ring = ring
         self._flusher = flusher
         self._sealer = sealer
-        self._row = Table(memory.region(WORKERS, 0)).row(brief.worker)
+        self._row = memory.table(WORKERS).row(brief.worker)
         region = memory.region(tallies.REGION, tallies.BLOCK_BYTES * brief.workers)
         self._tallies = Tallies(region, brief.worker)
         self._row_before = {column: self._row[column] for column in COUNTED}

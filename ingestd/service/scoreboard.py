@@ -110,6 +110,10 @@ class SharedMemory:
         found = self._regions.get(name)
         return found if found is not None and len(found) >= size else memoryview(bytearray(size))
 
+    def table(self, name: str) -> Table:
+        """The table in the region of this name; one without columns if the memory has none such."""
+        return Table(self.region(name, 0))
+
 
 class Table:
     """Rows of int64 under named columns, laid out in a region."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ingestd.service import readiness, scoreboard
-from ingestd.service.scoreboard import Row, SharedMemory, Table
+from ingestd.service.scoreboard import Row, SharedMemory
 
 SILENT_MS: Final = 5_000
 """A loop goes round four times a second, and no request keeps it for as long as this."""
@@ -15,7 +15,7 @@ class Standing:
     """The rows of all workers, and why which of them takes no events."""
 
     def __init__(self, memory: SharedMemory, workers: int) -> None:
-        told, places = (Table(memory.region(name, 0)) for name in (scoreboard.WORKERS, scoreboard.PLACES))
+        told, places = memory.table(scoreboard.WORKERS), memory.table(scoreboard.PLACES)
         self.rows = [told.row(number) for number in range(workers)]
         self.places = [places.row(number) for number in range(workers)]
 

@@ -26,7 +26,6 @@ from ingestd.service import keyfile, listeners, logs, scoreboard
 from ingestd.service.brief import READY, RELOADED, Brief
 from ingestd.service.listeners import Listener
 from ingestd.service.place import Place
-from ingestd.service.scoreboard import Table
 from ingestd.service.systemd import Notifier, watchdog_s
 from ingestd.service.watchdog import Watchdog
 from ingestd.storage.disk import Disk
@@ -84,8 +83,8 @@ class Supervisor:
         """Those still to be replaced in a rolling restart; the first one is being replaced."""
         self._status = 0
         self._notifier = Notifier(os.environ)
-        table = Table(self._memory.region(scoreboard.WORKERS, 0))
-        self._watchdog = Watchdog(watchdog_s(os.environ), table, self._notifier)
+        beats = self._memory.table(scoreboard.WORKERS)
+        self._watchdog = Watchdog(watchdog_s(os.environ), beats, self._notifier)
         self._reloading: set[Place] = set()
         """Those that have not said yet that they have reloaded."""
 
