@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from marked import rewrite
+
 from ingestd.config import Settings
 from ingestd.service import scoreboard, tallies
 from ingestd.service.collector import Collector
@@ -17,8 +19,6 @@ from ingestd.service.standing import Standing
 from ingestd.service.tallies import Tallies
 
 PAGE = Path(__file__).with_name("metrics.md")
-BEGIN = "<!-- metrics: made by `make docs` from ingestd/service -->"
-END = "<!-- end of metrics -->"
 
 
 def table() -> str:
@@ -43,17 +43,7 @@ def table() -> str:
 
 def main(arguments: list[str]) -> int:
     """Rewrite the page between the markers; with `--check`, exit 1 if that would change it."""
-    text = PAGE.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    assert after, f"{PAGE.name} has no {BEGIN!r} … {END!r}"
-    made = f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
-    if "--check" in arguments:
-        if made != text:
-            print("docs/metrics.md's table is not that of ingestd/service: run `make docs`")
-        return int(made != text)
-    PAGE.write_text(made)
-    return 0
+    return rewrite(PAGE, "metrics", "ingestd/service", table(), arguments)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ import ast
 import sys
 from pathlib import Path
 
+from marked import rewrite
+
 from ingestd import config
 
 ROOT = Path(__file__).parents[1]
-BEGIN = "<!-- settings: made by `make docs` from ingestd/config.py -->"
-END = "<!-- end of settings -->"
 
 
 def table() -> str:
@@ -45,18 +45,7 @@ def _docstrings() -> dict[str, str]:
 
 def main(arguments: list[str]) -> int:
     """Rewrite README.md between the markers; with `--check`, exit 1 if that would change it."""
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    assert after, f"README.md has no {BEGIN!r} … {END!r}"
-    made = f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
-    if "--check" in arguments:
-        if made != text:
-            print("README.md's table of settings is not that of ingestd/config.py: run `make docs`")
-        return int(made != text)
-    readme.write_text(made)
-    return 0
+    return rewrite(ROOT / "README.md", "settings", "ingestd/config.py", table(), arguments)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -18,14 +16,13 @@ import pytest
 from tests.e2e.test_supervisor import Senders
 from tests.support.container import Container, make_tree, make_wheels
 from tests.support.server import wait_until
-from tests.support.tools import tool
+from tests.support.tools import ROOT, copy_tree
 
 pytestmark = [
     pytest.mark.skipif("INGESTD_TEST_CONTAINER" not in os.environ, reason="make test-systemd runs it"),
     pytest.mark.timeout(600),
 ]
 
-ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = (ROOT / "docs" / "operations.md").read_text()
 BLOCKS: Final = [block.strip() for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.M | re.S)]
 APT: Final = "apt-get install --no-install-recommends "
@@ -43,17 +40,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     """A bare Debian that has been through all of the page, in its order."""
     folder = tmp_path_factory.mktemp("machine")
     clone = folder / "clone"
-    listed = subprocess.run(
-        [tool("git"), "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (clone / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, clone / name)
+    copy_tree(clone)
     make_wheels(folder / "wheels", clone)
     make_tree(folder / "tree", packages())
     try:

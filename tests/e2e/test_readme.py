@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,9 +22,8 @@ import pytest
 from ingestd import config
 from ingestd.service import listeners
 from tests.support.server import clean_environ, wait_until
-from tests.support.tools import clickhouse, tool
+from tests.support.tools import ROOT, clickhouse, copy_tree, tool
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 SERVE, TEST, STOP = "make serve", "make test", 'kill "$(cat data/lock)"'
@@ -38,18 +36,8 @@ def _blocks(language: str) -> list[str]:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """What a clone of the working tree would hold: no virtualenv, no data, nothing ignored."""
-    listed = subprocess.run(
-        [tool("git"), "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
     target = tmp_path / "ingestd"
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).exists():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
+    copy_tree(target)
     return target
 
 

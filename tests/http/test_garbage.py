@@ -12,9 +12,9 @@ from ingestd.errors import StorageError
 from ingestd.http.protocol import Connection
 from ingestd.http.requests import RequestReader
 from ingestd.http.tls import TlsTransport
-from tests.http.test_tls import Contexts, TlsWire
 from tests.support import certificates
 from tests.support.requests import encoded, event, head, post, post_chunked
+from tests.support.tls import Contexts, TlsWire
 from tests.support.wire import Site, Wire
 
 OURS = (Connection, RequestReader, TlsTransport)

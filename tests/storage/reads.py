@@ -14,8 +14,12 @@ from ingestd.storage.open_segment import OpenSegment
 from ingestd.storage.reader import cat
 from ingestd.storage.segment import Chain, publish
 from ingestd.storage.verify import Verdict, verify
-from tests.storage.samples import DATA, lines, put
+from tests.storage.samples import DATA, NAME, lines, put
 from tests.support.disk import FaultyDisk
+
+COMMITS = [lines(2), lines(5, 2), lines(1, 7)]
+NEXT = NAME.replace("000001", "000002")
+"""The name of the segment after that of `samples`."""
 
 
 def read(disk: Disk, *paths: Path) -> tuple[bytes, list[str]]:

@@ -76,6 +76,13 @@ def put(disk: Disk, path: Path, data: bytes) -> None:
     disk.replace_file(path, data)
 
 
+def disk_with(data: bytes, path: Path = OPEN) -> FaultyDisk:
+    """A disk with these bytes in an open segment."""
+    disk = new_disk()
+    put(disk, path, data)
+    return disk
+
+
 def tree(disk: Disk, data_dir: Path = DATA) -> dict[str, bytes]:
     """Every file below the directory, by its path."""
     return {str(path.relative_to(data_dir)): disk.read(path) for path in disk.list(data_dir, "*", deep=True)}

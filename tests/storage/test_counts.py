@@ -6,8 +6,8 @@ import pytest
 
 from ingestd.storage.recovery import ACTIONS, Recoveries, recover_all
 from ingestd.storage.segment import TORN_SUFFIX, open_directory, walk
+from tests.storage.running import Running, started
 from tests.storage.samples import DATA, NAME, OPEN, batch, lines, new_disk, open_bytes, put, tree
-from tests.storage.test_flusher import Running, started
 from tests.storage.test_sealer import TINY, finish, sealer
 
 

@@ -4,107 +4,22 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable
-from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from queue import Queue
 from random import Random
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestd.config import Settings
-from ingestd.errors import StorageError
 from ingestd.events import Batch
 from ingestd.ring import Ring
 from ingestd.storage import flusher as flusher_module
-from ingestd.storage import packing, reader
 from ingestd.storage.disk import Disk
-from ingestd.storage.flusher import Flusher, smoothed
-from ingestd.storage.recovery import recover_all
-from ingestd.storage.sealer import Sealer
-from ingestd.storage.segment import OPEN_SUFFIX, walk
+from ingestd.storage.flusher import smoothed
+from ingestd.storage.segment import walk
+from tests.storage.running import PATIENCE_S, Running, after_power_cut, put, sealed, started, stored
 from tests.storage.samples import DATA, batch, lines, new_disk, tree
-from tests.support.disk import FaultyDisk
-from tests.support.server import wait_until
-
-PATIENCE_S = 60.0
-"""Only a hang takes this long."""
-
-
-def put(ring: Ring, one: Batch) -> bool:
-    """A round of one batch."""
-    fits = ring.push(one)
-    ring.publish()
-    return fits
-
-
-class Running:
-    """A flusher and what it has acknowledged; push before `start` to have batches commit together."""
-
-    def __init__(
-        self, disk: Disk, data_dir: Path = DATA, ring: Ring | None = None, worker: int = 0, **settings: Any
-    ) -> None:
-        self.disk = disk
-        self.ring = ring or Ring(1000, 1 << 20)
-        self.acks: Queue[tuple[list[Batch], StorageError | None]] = Queue()
-        self.on_ack: Callable[[], None] = lambda: None
-        self.settings = Settings(data_dir=str(data_dir), **settings)
-        self.sealer = Sealer(self.settings, disk)
-        self.flusher = Flusher(self.settings, disk, self.ring, self._acknowledge, self.sealer, "node", worker)
-
-    def _acknowledge(self, batches: list[Batch], error: StorageError | None) -> None:
-        self.on_ack()
-        self.acks.put((batches, error))
-
-    def start(self) -> Running:
-        self.sealer.start()
-        self.flusher.start()
-        return self
-
-    def commit(self, *batches: Batch) -> StorageError | None:
-        """Push one batch after the other, each acknowledged before the next; the last one's error."""
-        error = None
-        for one in batches:
-            assert put(self.ring, one)
-            done, error = self.acks.get(timeout=PATIENCE_S)
-            assert done == [one]
-        return error
-
-    def stop(self) -> None:
-        self.flusher.stop()
-        self.flusher.join()
-        self.sealer.stop()
-        assert not self.flusher.alive
-        assert (self.ring.batches, self.ring.bytes) == (0, 0)
-
-
-def started(disk: FaultyDisk, **settings: Any) -> Running:
-    """A running flusher on this disk."""
-    return Running(disk, **settings).start()
-
-
-def stored(disk: Disk, data_dir: Path = DATA) -> bytes:
-    """All lines that can be read; nothing may be wrong."""
-
-    def wrong(text: str) -> None:
-        raise AssertionError(text)
-
-    return b"".join(reader.cat(disk, [data_dir], follow=False, problem=wrong))
-
-
-def after_power_cut(disk: FaultyDisk, rng: Random | None = None) -> bytes:
-    """All lines that are there after a power cut and recovery."""
-    after = disk.crash(rng)
-    recover_all(after, DATA)
-    return stored(after)
-
-
-def sealed(disk: FaultyDisk) -> list[bytes]:
-    """The bytes of the sealed segments."""
-    return [data for name, data in tree(disk).items() if name.startswith("segments/")]
 
 
 def test_what_waits_is_one_commit_with_one_acknowledgement_in_order() -> None:
@@ -225,44 +140,6 @@ def test_a_segment_that_cannot_be_opened_fails_its_batches_and_leaves_nothing(ca
     assert stored(disk) == lines(1, 1)
 
 
-def test_segments_rotate_by_size_and_none_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Packed, they would be smaller.
-    monkeypatch.setattr(packing, "pays", lambda *_: False)
-    disk = new_disk()
-    running = started(disk, segment_bytes_max=1024)
-    running.commit(*[batch(n) for n in range(60)])
-    running.stop()
-    *full, last = sealed(disk)
-    assert len(full) > 1
-    assert len(full) + 1 == running.sealer.segments_sealed
-    for data in [*full, last]:
-        found = walk(data)
-        assert found.state == "sealed"
-        assert found.chain.commits
-    assert all(walk(data).chain.end >= 1024 > walk(data).chain.commits[-1].offset for data in full)
-    assert stored(disk) == lines(60)
-
-
-def test_a_segment_is_sealed_by_age_without_another_push() -> None:
-    disk = new_disk()
-    moved = threading.Event()
-    disk.on_call = lambda call, _: moved.set() if call == "link" else None
-    running = started(disk, segment_age_max_s=0.01)
-    running.commit(batch(0))
-    assert moved.wait(PATIENCE_S)
-    running.commit(batch(1))
-    running.stop()
-    assert [walk(data).chain.events for data in sealed(disk)] == [1, 1]
-
-
-def test_without_events_there_is_no_segment() -> None:
-    disk = new_disk()
-    running = started(disk, segment_age_max_s=0.001)
-    running.stop()
-    assert tree(disk) == {}
-    assert "create" not in [call for call, _ in disk.calls]
-
-
 def test_stop_commits_what_waits_and_seals() -> None:
     disk = new_disk()
     running = Running(disk)
@@ -317,37 +194,6 @@ def test_a_bug_ends_neither_the_thread_nor_the_data(call: str, caplog: pytest.Lo
     assert after_power_cut(disk) == stored(disk)
 
 
-@pytest.mark.parametrize("call", ["write", "fdatasync", "mkdir", "link", "fsync", "unlink"])
-@pytest.mark.parametrize("nth", [1, 2, 3, 4, 5])
-def test_a_seal_that_fails_at_any_call_loses_nothing(call: str, nth: int) -> None:
-    disk = new_disk()
-    running = started(disk)
-    running.commit(batch(0), batch(1))
-    disk.fail(call, nth=nth, lies=call == "fdatasync")
-    running.stop()
-    disk.mend()
-    for seed in range(3):
-        assert after_power_cut(disk, Random(seed)) == lines(2)
-    assert after_power_cut(disk) == lines(2)
-    assert stored(disk) == lines(2)
-
-
-def test_a_segment_stranded_on_a_full_disk_is_sealed_when_there_is_room_again() -> None:
-    disk = new_disk()
-    running = started(disk)
-    running.commit(batch(0))
-    disk.fail("write", error=errno.ENOSPC, once=False)
-    assert "No space left" in str(running.commit(batch(1)))
-    assert "No space left" in str(running.commit(batch(2)))
-    # Those of the refused batches are empty, and go.
-    wait_until(lambda: len(disk.list(DATA / "open", f"*{OPEN_SUFFIX}")) == 1, "one file is stranded")
-    disk.mend()
-    assert running.commit(batch(3)) is None
-    running.stop()
-    assert [name for name in tree(disk) if not name.startswith("segments/")] == []
-    assert stored(disk) == lines(1) + lines(1, 3)
-
-
 def test_storage_that_works_again_shows_without_traffic(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flusher_module, "_PROBE_S", 0.0)
     disk = new_disk()
@@ -376,37 +222,6 @@ def test_a_disk_that_still_fails_is_still_told(monkeypatch: pytest.MonkeyPatch) 
     tried.get(timeout=PATIENCE_S)
     running.stop()
     assert "No space left" in str(running.flusher.error)
-
-
-class _StoppedClock(datetime):
-    """A machine that always boots into the same moment."""
-
-    @classmethod
-    def now(cls, tz: tzinfo | None = None) -> _StoppedClock:
-        return cls(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=tz or UTC)
-
-
-def test_a_name_used_before_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flusher_module, "datetime", _StoppedClock)
-    disk = new_disk()
-    for start in range(3):
-        running = started(disk)
-        assert running.commit(batch(start)) is None
-        running.stop()
-    assert len(sealed(disk)) == 3
-    assert stored(disk) == lines(3)
-
-
-def test_a_file_left_open_does_not_fail_a_commit_of_the_same_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flusher_module, "datetime", _StoppedClock)
-    disk = new_disk()
-    killed = started(disk)
-    killed.commit(batch(0))
-    running = started(disk)
-    assert running.commit(batch(1)) is None
-    running.stop()
-    killed.stop()
-    assert stored(disk) == lines(2)
 
 
 def test_the_index_holds_the_earliest_and_latest_time_of_a_commit_when_the_clock_is_set_back() -> None:

@@ -20,6 +20,7 @@ from tests.storage.samples import (
     NAME,
     OPEN,
     SEALED,
+    disk_with,
     lines,
     new_disk,
     open_bytes,
@@ -36,13 +37,6 @@ WHOLE = open_bytes(COMMITS)
 TORN = OPEN.with_name(f"{NAME}.ndjson.zst.torn")
 QUARANTINED = DATA / "quarantine" / OPEN.name
 DAMAGED = WHOLE[:5] + b"\xff" + WHOLE[6:]
-
-
-def disk_with(data: bytes, path: Path = OPEN) -> FaultyDisk:
-    """A disk with these bytes in an open segment."""
-    disk = new_disk()
-    put(disk, path, data)
-    return disk
 
 
 def names(*paths: Path) -> set[str]:
@@ -336,44 +330,3 @@ def test_the_real_disk_comes_to_the_same(tmp_path: Path) -> None:
         return [str(done) for done in recover_all(disk, root)], tree(disk, root)
 
     assert play(Disk(), tmp_path) == play(FaultyDisk(DATA), DATA)
-
-
-# -- what is in doubt -------------------------------------------------------------------------
-
-SIX = [lines(n + 1, 100 * n) for n in range(6)]
-FRAMES = walk(open_bytes(SIX)).chain.commits
-
-
-def damaged(data: bytes, *commits: int) -> str:
-    """What recovery says is in doubt when the frames, or (negative) the trailers, of these are damaged."""
-    broken = bytearray(data)
-    for number in commits:
-        broken[FRAMES[number].offset + 6 if number >= 0 else FRAMES[~number].end - 20] ^= 1
-    (done,) = recover_all(disk_with(bytes(broken)), DATA)
-    assert done.action == "quarantined"
-    return done.in_doubt
-
-
-@pytest.mark.parametrize(
-    ("commits", "expected"),
-    [
-        ([2], "commits 2 to 5, 18 events"),
-        ([0], "commits 0 to 5, 21 events"),
-        ([2, 4], "commits 2 to 5, 18 events"),
-        ([~2], "commits 2 to 5, 15 events in 3 of them, the others not known"),
-        ([1, ~3], "commits 1 to 5, 16 events in 4 of them, the others not known"),
-    ],
-)
-def test_later_trailers_tell_which_commits_and_events_are_in_doubt(commits: list[int], expected: str) -> None:
-    assert damaged(open_bytes(SIX), *commits) == expected
-
-
-def test_a_footer_tells_of_all_that_is_in_doubt() -> None:
-    assert damaged(sealed_bytes(SIX), ~2) == "commits 2 to 5, 18 events"
-
-
-def test_of_a_torn_tail_only_its_first_commit_is_known() -> None:
-    (done,) = recover_all(disk_with(WHOLE[:-1]), DATA)
-    assert done.in_doubt == "commit 2, perhaps more"
-    (done,) = recover_all(disk_with(WHOLE), DATA)
-    assert done.in_doubt == ""

@@ -13,7 +13,7 @@ from ingestd.storage import reading
 from ingestd.storage.frames import lines_in
 from ingestd.storage.segment import walk
 from ingestd.storage.verify import Source, verify
-from tests.storage.reads import lying_bytes, packed, publish_packed, sums, verified
+from tests.storage.reads import COMMITS, NEXT, lying_bytes, packed, publish_packed, sums, verified
 from tests.storage.samples import (
     DATA,
     NAME,
@@ -27,9 +27,6 @@ from tests.storage.samples import (
     write,
 )
 from tests.support.disk import FaultyDisk
-
-COMMITS = [lines(2), lines(5, 2), lines(1, 7)]
-NEXT = NAME.replace("000001", "000002")
 
 
 def whole(disk: FaultyDisk) -> tuple[int, int, int, int]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
+
 
 def tool(name: str) -> str:
     """The path of a command; where it is missing the test is skipped, and fails if CI is set."""
@@ -20,6 +22,21 @@ def tool(name: str) -> str:
     if os.environ.get("CI"):
         pytest.fail(f"{reason}; .ci/run installs what tests need")
     pytest.skip(reason)
+
+
+def copy_tree(target: Path) -> None:
+    """Make what a clone of the working tree would hold: no virtualenv, no data, nothing ignored."""
+    listed = subprocess.run(
+        [tool("git"), "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
 
 
 def clickhouse(query: str, output_format: str, cwd: Path) -> str:

@@ -1,0 +1,120 @@
+"""`cat` and `verify` as an operator uses them, each as a real process."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import zstandard
+
+from tests.support.server import EVENT, Server, clean_environ, run
+
+OK, WRONG = 0, 1
+
+
+def test_cat_prints_folders_and_files_in_the_order_given(stopped: Server) -> None:
+    [path] = stopped.segments()
+    done = run("cat", path, "data", cwd=stopped.folder)
+    assert done.returncode == OK
+    assert [json.loads(line)["messageId"] for line in done.stdout.splitlines()] == ["a", "b"]
+
+
+def test_cat_shows_an_open_segment_while_the_server_runs(tmp_path: Path) -> None:
+    with Server(tmp_path) as server, server.client() as client:
+        assert client.post("/v1/track", EVENT | {"messageId": "a"}).status == 200
+        assert [event["messageId"] for event in server.events()] == ["a"]
+        assert server.segments() == []
+
+
+def test_cat_prints_what_is_good_and_fails_for_what_is_not(tmp_path: Path) -> None:
+    large = EVENT | {"properties": {"text": "too large to be packed " * 2000}}
+    with Server(tmp_path) as server, server.client() as client:
+        for name in ("a", "b"):
+            assert client.post("/v1/track", large | {"messageId": name}).status == 200
+    [path] = server.segments()
+    whole = path.read_bytes()
+    second = whole.index(b"\x28\xb5\x2f\xfd", 4)
+    path.write_bytes(whole[: second + 10])
+    done = run("cat", "data", cwd=tmp_path)
+    assert done.returncode == WRONG
+    assert [json.loads(line)["messageId"] for line in done.stdout.splitlines()] == ["a"]
+    assert "what follows is not shown" in done.stderr
+
+
+def test_cat_ends_quietly_when_interrupted(stopped: Server) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "ingestd", "cat", "-f", "data"],
+        cwd=stopped.folder,
+        env=clean_environ(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as following:
+        assert following.stdout is not None
+        assert following.stderr is not None
+        assert b'"a"' in following.stdout.readline()
+        following.send_signal(signal.SIGINT)
+        assert following.wait(30) == 128 + signal.SIGINT
+        assert following.stderr.read() == b""
+
+
+def test_verify_says_what_it_checked(stopped: Server) -> None:
+    done = run("verify", "data", cwd=stopped.folder)
+    assert (done.returncode, done.stderr) == (OK, "")
+    assert done.stdout == "1 segments, 1 commits, 2 events, 0 problems\n"
+
+
+def test_verify_says_the_same_to_machines(stopped: Server) -> None:
+    [path] = stopped.segments()
+    (stopped.data_dir / "segments" / "notes").write_text("mine")
+    done = run("verify", "data", "--json", cwd=stopped.folder)
+    assert (done.returncode, done.stderr) == (OK, "")
+    [source] = json.loads(done.stdout)["sources"]
+    assert json.loads(done.stdout) == {
+        "ok": True,
+        "segments": 1,
+        "sealed": 1,
+        "open": 0,
+        "commits": 1,
+        "events": 2,
+        "content_bytes": len(zstandard.ZstdDecompressor().stream_reader(path.read_bytes()).read()),
+        "stored_bytes": path.stat().st_size,
+        "torn_files": 0,
+        "quarantined_files": 0,
+        "sources": [{"node": source["node"], "worker": 0, "segments": 1, "events": 2}],
+        "problems": [],
+        "notes": [{"path": "data/segments/notes", "note": "not a file of ingestd"}],
+    }
+    assert f"-{source['node']}-w0-" in path.name
+
+
+def test_verify_names_problems_to_machines_and_fails(stopped: Server) -> None:
+    [path] = stopped.segments()
+    path.write_bytes(path.read_bytes()[:-1])
+    done = run("verify", "data", "--json", cwd=stopped.folder)
+    assert done.returncode == WRONG
+    found = json.loads(done.stdout)
+    assert (found["ok"], found["events"]) == (False, 2)
+    [problem] = found["problems"]
+    assert problem["path"] == str(path.relative_to(stopped.folder))
+    assert problem["problem"].startswith("torn: the footer at byte ")
+
+
+def test_verify_finds_one_changed_byte_anywhere_in_a_segment(stopped: Server) -> None:
+    [path] = stopped.segments()
+    whole = path.read_bytes()
+    for position in range(0, len(whole), max(1, len(whole) // 8)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        done = run("verify", "data", cwd=stopped.folder)
+        assert done.returncode == WRONG, f"byte {position} of {len(whole)}"
+        assert str(path.name) in done.stdout
+
+
+def test_verify_finds_a_quarantined_file(stopped: Server) -> None:
+    (stopped.data_dir / "quarantine").mkdir()
+    (stopped.data_dir / "quarantine" / "x.ndjson.zst.open").write_bytes(zstandard.compress(b"{}\n"))
+    done = run("verify", "data", cwd=stopped.folder)
+    assert done.returncode == WRONG
+    assert "quarantined" in done.stdout
