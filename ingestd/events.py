@@ -2,8 +2,9 @@
 
 The body is read typed, to validate what the contract names (`properties` is checked to be an
 object, its contents are skipped), and once more for the client's bytes, which are never
-re-spelled. A line is made in one of two ways:
+re-spelled. A line is made in one of three ways:
 
+- of *alike* events, all at once: large bodies of one sender (`shape`).
 - *spliced*, where no object has a name twice: the event's own bytes with the stamps before its
   closing brace. Bodies up to `strict_bytes_max` are proven to be so (`oddities.is_plain`).
 - *merged*, where that is not known: the event's top level as `dict[str, Raw]`, in which a name
@@ -15,17 +16,18 @@ Everything odd (lone surrogates, leap seconds, repeated names deeper down) goes 
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from operator import attrgetter
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from ingestd import oddities
+from ingestd import oddities, slices
 from ingestd.errors import Rejection, StorageError, invalid_event
+from ingestd.places import invalid, moved
+from ingestd.shape import alike
 from ingestd.uuid7 import uuid7s
 
 Ack = Callable[["StorageError | None"], None]
@@ -95,7 +97,6 @@ MANY: Final = Form(is_array=True)
 
 SLICED_BYTES_MIN: Final = 512 * 1024
 """A body of this size or more is worth `Stamper.slices`."""
-_SLICE_BYTES: Final = 128 * 1024
 
 _encoder = msgspec.json.Encoder()
 _Events: Any = list[Event]
@@ -122,33 +123,42 @@ class Stamper:
     def slices(self, body: bytes | bytearray, form: Form) -> Iterator[Batch | None]:
         """`batch` for a large body: None after each slice, so that others are served, then the Batch.
 
-        Measured: a 10 MiB body of 161,318 events keeps the loop for 293 ms in one go; in slices for 21 ms
-        at most, to find where its events begin and end, and 5 ms between.
+        Measured: a 10 MiB body of 161,318 events keeps the loop for 293 ms in one go, in slices for 5.
         """
         if not form.is_array or len(body) < SLICED_BYTES_MIN:
             yield self.batch(body, form)
             return
         received_ms = self._now_ms()
         is_strict = len(body) <= self._strict_bytes_max
-        raws = _split(body)
-        yield None
         batches: list[Batch] = []
+        try:
+            yield from self._sliced(slices.seeming(body), form, received_ms, is_strict, batches)
+        except Rejection:
+            # By its cut, or by itself.
+            batches = []
+            yield from self._sliced(slices.exact(body), form, received_ms, is_strict, batches)
+        message_ids = [message_id for batch in batches for message_id in batch.message_ids]
+        yield Batch(b"".join([batch.lines for batch in batches]), message_ids, received_ms)
+
+    def _sliced(
+        self,
+        pieces: Iterator[bytes | bytearray],
+        form: Form,
+        received_ms: int,
+        is_strict: bool,
+        batches: list[Batch],
+    ) -> Iterator[None]:
+        """Add the Batch of each slice. Raises Rejection (400)."""
         at = 0
-        while at < len(raws):
-            end, size = at, 0
-            while end < len(raws) and size < _SLICE_BYTES:
-                size += len(memoryview(raws[end]))
-                end += 1
+        for piece in pieces:
             # Others with this key have been stamped meanwhile; this request is received at one time.
             self._stamp(received_ms)
             try:
-                batches.append(self._batch(b"[%b]" % b",".join(raws[at:end]), form, received_ms, is_strict))
+                batches.append(self._batch(piece, form, received_ms, is_strict))
             except Rejection as e:
-                raise _moved(e, at) from None
-            at = end
+                raise moved(e, at) from None
+            at += batches[-1].events
             yield None
-        message_ids = [message_id for batch in batches for message_id in batch.message_ids]
-        yield Batch(b"".join([batch.lines for batch in batches]), message_ids, received_ms)
 
     def together(self, bodies: list[bytes]) -> Batch | None:
         """One Batch of several one-event bodies; None if one of them is invalid or odd.
@@ -177,6 +187,10 @@ class Stamper:
 
     def _batch(self, body: bytes | bytearray, form: Form, received_ms: int, is_strict: bool) -> Batch:
         """The same, received when the stamps say, and looked at for all that is odd or not."""
+        if form.is_array and not is_strict:
+            found = alike(body)
+            if found is not None:
+                return self._joined(*found, received_ms)
         body, decoded = _validated(body, form, is_strict)
         events = decoded if form.is_array else [decoded]
         message_ids = _message_ids(events, received_ms)
@@ -187,6 +201,19 @@ class Stamper:
             rows = _rows(body) if form.is_array else [_row(body)]
             lines = self._merged(rows, events, message_ids)
         return Batch(lines, message_ids, received_ms)
+
+    def _joined(self, ids: list[str | UnsetType], parts: list[bytes], received_ms: int) -> Batch:
+        """The Batch of events that are alike: their ids, and what stands between the braces of each."""
+        if UNSET in ids:
+            made = iter(uuid7s(ids.count(UNSET), received_ms))
+            for i, message_id in enumerate(ids):
+                if message_id is UNSET:
+                    ids[i] = new = next(made)
+                    parts[i] += b',"messageId":"%b"' % new.encode()
+        stamps = self._stamps
+        parts[0] = b"{" + parts[0]
+        parts[-1] += stamps
+        return Batch((stamps + b"{").join(parts), cast("list[str]", ids), received_ms)
 
     def _now_ms(self) -> int:
         """The time, and the stamps made for it."""
@@ -217,14 +244,14 @@ class Stamper:
 
     def _merged(self, rows: list[dict[str, Raw]], events: list[_Named], message_ids: list[str]) -> bytes:
         """Lines of events that bring a stamped name of their own, or perhaps a name twice."""
-        received_at, source = self._received_at, self._source
-        for row in rows:
-            row["receivedAt"] = received_at
-            row["source"] = source
         if not all(map(_MESSAGE_ID, events)):
             for row, event, message_id in zip(rows, events, message_ids, strict=True):
                 if not event.messageId:
                     row["messageId"] = Raw(b'"%b"' % message_id.encode())
+        received_at, source = self._received_at, self._source
+        for row in rows:
+            row["receivedAt"] = received_at
+            row["source"] = source
         return _encoder.encode_lines(rows)
 
 
@@ -241,38 +268,6 @@ def _message_ids(events: list[_Named], now_ms: int) -> list[str]:
         for i, made in zip(missing, uuid7s(len(missing), now_ms), strict=True):
             message_ids[i] = made
     return message_ids
-
-
-def _split(body: bytes | bytearray) -> list[Raw]:
-    """The events of a large array, not yet validated. Raises Rejection (400)."""
-    try:
-        body.decode()
-        try:
-            raws = _raws(body)
-        except msgspec.DecodeError:
-            raws = _raws(oddities.without_lone_surrogates(body))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise _invalid(e) from None
-    if not raws:
-        raise _invalid(msgspec.ValidationError("Expected `array` of length >= 1"))
-    return raws
-
-
-def _moved(rejection: Rejection, by: int) -> Rejection:
-    """The same, with the place counted from the start of the whole array."""
-    detail = re.sub(r"^\$\[(\d+)\]", lambda match: f"$[{int(match[1]) + by}]", rejection.detail or "")
-    return Rejection(rejection.status, rejection.code, rejection.error, detail, quoted=rejection.quoted)
-
-
-def _invalid(error: Exception) -> Rejection:
-    """The Rejection for what msgspec raises, in its three families."""
-    if isinstance(error, UnicodeDecodeError):
-        return invalid_event("invalid_utf8", f"byte {error.start}: not valid UTF-8")
-    if isinstance(error, msgspec.ValidationError):
-        return invalid_event("invalid_event", _place_first(str(error)))
-    if isinstance(error, RecursionError):
-        return oddities.too_deep()
-    return invalid_event("invalid_json", str(error))
 
 
 def _validated(body: bytes | bytearray, form: Form, is_strict: bool) -> tuple[bytes | bytearray, Any]:
@@ -293,7 +288,7 @@ def _validated(body: bytes | bytearray, form: Form, is_strict: bool) -> tuple[by
         if is_strict and not oddities.is_plain(body):
             body = _resolved(body, form)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise _invalid(e) from None
+        raise invalid(e) from None
     return body, decoded
 
 
@@ -331,17 +326,6 @@ def _decoded_oddly(
                 f"{place}: expected an RFC 3339 date-time with an offset, as 2025-10-29T22:00:00.778Z",
             )
     return mended, events
-
-
-def _place_first(message: str) -> str:
-    """msgspec's 'Expected … - at `$[3].event`' as '$[3].event: expected …'."""
-    what, _, place = message.rpartition(" - at ")
-    if not what:
-        return f"$: {message[:1].lower()}{message[1:]}"
-    what = what.replace("`datetime`", "an RFC 3339 date-time").replace(
-        "RFC3339 encoded datetime", "RFC 3339 date-time"
-    )
-    return f"{place.strip('`')}: {what[:1].lower()}{what[1:]}"
 
 
 def rfc3339_ms(ms: int) -> bytes:

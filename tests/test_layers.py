@@ -17,6 +17,8 @@ LAYERS = [
     {"http", "storage"},
     {"ring", "ratelimit"},
     {"events", "keys", "config"},
+    {"shape", "slices"},
+    {"places"},
     {"oddities", "uuid7"},
     {"metrics", "errors", "progress", "sampling"},
 ]
