@@ -24,7 +24,7 @@ from typing import Annotated, Any, Final, cast
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from ingestd import oddities, slices
+from ingestd import analytics, oddities, slices
 from ingestd.errors import Rejection, StorageError, invalid_event
 from ingestd.places import invalid, moved
 from ingestd.shape import alike
@@ -79,14 +79,16 @@ class Batch:
 
 
 class Form:
-    """The decoders for one kind of body: one event, or an array of events."""
+    """The decoders for one kind of body: one event, an array of events, or one that becomes an array."""
 
-    __slots__ = ("is_array", "loose", "typed")
+    __slots__ = ("call", "is_array", "loose", "typed")
 
-    def __init__(self, *, is_array: bool) -> None:
+    def __init__(self, *, is_array: bool, call: str | None = None) -> None:
         def decoder(item: Any) -> msgspec.json.Decoder[Any]:
             return msgspec.json.Decoder(Annotated[list[item], Meta(min_length=1)] if is_array else item)
 
+        self.call = call
+        """Of `analytics`, which makes the array; None for the contract's own."""
         self.is_array = is_array
         self.typed = decoder(Event)
         self.loose = decoder(LooseEvent)
@@ -94,6 +96,8 @@ class Form:
 
 ONE: Final = Form(is_array=False)
 MANY: Final = Form(is_array=True)
+ANALYTICS: Final = {call: Form(is_array=True, call=call) for call in (analytics.BATCH, *analytics.TYPES)}
+"""The calls of Segment's API."""
 
 SLICED_BYTES_MIN: Final = 512 * 1024
 """A body of this size or more is worth `Stamper.slices`."""
@@ -125,7 +129,7 @@ class Stamper:
 
         Measured: a 10 MiB body of 161,318 events keeps the loop for 293 ms in one go, in slices for 5.
         """
-        if not form.is_array or len(body) < SLICED_BYTES_MIN:
+        if not form.is_array or form.call is not None or len(body) < SLICED_BYTES_MIN:
             yield self.batch(body, form)
             return
         received_ms = self._now_ms()
@@ -183,7 +187,14 @@ class Stamper:
 
     def batch(self, body: bytes | bytearray, form: Form) -> Batch:
         """Validate `body` (the whole, inflated) and make its lines. Raises Rejection (400)."""
-        return self._batch(body, form, self._now_ms(), len(body) <= self._strict_bytes_max)
+        received_ms = self._now_ms()
+        if form.call is None:
+            return self._batch(body, form, received_ms, len(body) <= self._strict_bytes_max)
+        array = analytics.as_array(body, form.call, received_ms)
+        try:
+            return self._batch(array, form, received_ms, len(array) <= self._strict_bytes_max)
+        except Rejection as e:
+            raise analytics.placed(e, form.call) from None
 
     def _batch(self, body: bytes | bytearray, form: Form, received_ms: int, is_strict: bool) -> Batch:
         """The same, received when the stamps say, and looked at for all that is odd or not."""

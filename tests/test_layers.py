@@ -17,7 +17,7 @@ LAYERS = [
     {"http", "storage"},
     {"ring", "ratelimit"},
     {"events", "keys", "config"},
-    {"shape", "slices"},
+    {"analytics", "shape", "slices"},
     {"places"},
     {"oddities", "uuid7"},
     {"metrics", "errors", "progress", "sampling"},
