@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from fuzz.checks import packed
+from tests.http import test_codings
 from tests.http.guard_cases import BODY, CASES
 from tests.http.test_inflate import BAD, GOOD
 from tests.http.wild_cases import READ
@@ -35,6 +36,10 @@ def seeds() -> dict[str, bytes]:
         if len(raw) <= _BYTES_MAX:
             made[f"inflate/{_slug(name)}"] = packed(_undated(raw), range(5, len(raw), 40))
             made[f"inflate/{_slug(name)}-deflate"] = packed(_undated(raw)[10:-8])
+    good = {name: (make, raw) for name, (make, raw, _) in test_codings.GOOD.items()}
+    for name, (make, raw) in {**good, **test_codings.BAD}.items():
+        if len(raw) <= _BYTES_MAX:
+            made[f"inflate/{make.name}-{_slug(name)}"] = packed(raw, range(5, len(raw), 40))
     return made
 
 

@@ -15,7 +15,8 @@ from typing import Final, NamedTuple
 
 from ingestd.errors import Rejection
 from ingestd.events import MANY, ONE, Form, Stamper
-from ingestd.http.guards import GZIP, Head
+from ingestd.http.codings import CODINGS
+from ingestd.http.guards import Head
 from ingestd.http.responses import connection_line
 from ingestd.metrics import OTHER_ROUTE
 from ingestd.ratelimit import Bucket
@@ -80,7 +81,7 @@ class Call:
     """One request's meaning. `form` and `caller` are None for a page."""
 
     __slots__ = (
-        "caller", "form", "forwarded", "is_gzip", "is_head", "keep_alive", "keep_alive_line", "length",
+        "caller", "coding", "form", "forwarded", "is_head", "keep_alive", "keep_alive_line", "length",
         "route", "show",
     )  # fmt: skip
 
@@ -98,7 +99,7 @@ class Call:
         self.form = route.form
         self.show = route.show
         self.caller: Caller | None = None
-        self.is_gzip = self.form is not None and head.encoding in GZIP
+        self.coding = CODINGS[head.encoding] if self.form is not None else None
         self.is_head = head.method == b"HEAD"
         self.keep_alive = keep_alive
         self.keep_alive_line = connection_line(keep_alive=True, is_http10=head.is_http10)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from ingestd.errors import Rejection, internal
+from ingestd.http.codings import CODINGS, NAMES
 
 log = logging.getLogger("ingestd.http")
 
@@ -34,7 +35,6 @@ KNOWN: Final = frozenset(
 _FORWARDED: Final = (b"x-forwarded-for", b"forwarded")
 # Lines of a list: together they are one value (RFC 9110 §5.3).
 _LISTS: Final = frozenset((b"connection", *_FORWARDED))
-GZIP: Final = (b"gzip", b"x-gzip")
 _spelling: dict[bytes, bytes | None] = {}
 _SPELLINGS_MAX: Final = 1024
 _SPELLING_BYTES_MAX: Final = 64
@@ -182,9 +182,10 @@ RULES: Final = (
         417, "expectation_failed", "Expectation failed.", "the only expectation known is 100-continue",
     ),
     Rule(
-        lambda h: h.encoding not in (*GZIP, b"identity", b""),
+        lambda h: h.encoding not in CODINGS,
         415, "unsupported_encoding", "Unsupported media type.",
-        "send Content-Encoding gzip or identity, once", b"Accept-Encoding: gzip, identity\r\n",
+        f"send one Content-Encoding of {', '.join(NAMES)}",
+        b"Accept-Encoding: %b\r\n" % ", ".join(NAMES).encode(),
     ),
 )  # fmt: skip
 

@@ -15,9 +15,9 @@ from ingestd.events import ONE
 from ingestd.http import guards, lifecycle
 from ingestd.http.authorization import Authorization
 from ingestd.http.calls import Asked, Call, Repeat
+from ingestd.http.decoder import compressed_bytes_max
 from ingestd.http.fed import Fed
 from ingestd.http.hub import Hub
-from ingestd.http.inflate import compressed_bytes_max
 from ingestd.http.intake import Intake
 from ingestd.http.lifecycle import HEAD, IDLE, READING
 from ingestd.http.rounds import TOGETHER_BYTES_MAX
@@ -125,7 +125,7 @@ class RequestReader:
                 break
             body_at, length = found
             end = body_at + length
-            if end <= size and not call.is_gzip and (requests is None or requests.take()):
+            if end <= size and call.coding is None and (requests is None or requests.take()):
                 if call.form is ONE and length <= TOGETHER_BYTES_MAX and not connection.jobs:
                     connection.take(call, data[body_at:end])
                 else:
@@ -256,7 +256,7 @@ class RequestReader:
                 raise guards.after_close()
             hub.admit(call.caller)
             limit = hub.settings.body_bytes_max
-            if (call.length or 0) > (compressed_bytes_max(limit) if call.is_gzip else limit):
+            if (call.length or 0) > (limit if call.coding is None else compressed_bytes_max(limit)):
                 raise too_large(limit)
             self.continue_due = b"expect" in head.headers and not head.is_http10
             self._learn(raw, head, call)

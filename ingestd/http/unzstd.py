@@ -1,0 +1,60 @@
+"""Bodies in zstd.
+
+The library that storage compresses with has no way to stop in the middle of its output, so a bomb of
+16 KiB would become 512 MiB before anybody could count it; that of Python 3.14 has one.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import ClassVar, Final
+
+from ingestd.http.decoder import Decoder
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+WINDOW_BYTES_MAX: Final = 8 * 1024 * 1024
+"""What a decoder must support, and no encoder of a content coding may exceed (RFC 9659 §3)."""
+FRAMES_MAX: Final = 1000
+"""A frame that holds nothing has 9 bytes and takes 10 µs to begin (measured); clients send one."""
+_OPTIONS: Final[dict[int, int]] = {
+    zstd.DecompressionParameter.window_log_max: WINDOW_BYTES_MAX.bit_length() - 1
+}
+
+
+class Unzstd(Decoder):
+    """zstd: one or more frames, skippable ones among them (RFC 8878 §3.1)."""
+
+    __slots__ = ("_frames",)
+
+    name: ClassVar[str] = "zstd"
+    errors = (zstd.ZstdError,)
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(limit_bytes)
+        self._frames = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """The output, and the window, which is filled as the output grows."""
+        return self.inflated_bytes + min(self.inflated_bytes, WINDOW_BYTES_MAX)
+
+    def _begin(self, data: bytes) -> bytes:
+        self._frames += 1
+        if self._frames > FRAMES_MAX:
+            raise zstd.ZstdError(f"more than {FRAMES_MAX} frames")
+        self._stream = zstd.ZstdDecompressor(options=_OPTIONS)
+        return data
+
+    def _tail(self) -> bytes:
+        # It keeps what it has not used yet.
+        return b""
+
+    def _explained(self, error: Exception) -> str:
+        text = str(error).removeprefix("Unable to decompress Zstandard data: ")
+        if "requires too much memory" in text:
+            return f"the window may have {WINDOW_BYTES_MAX} bytes at most"
+        return f"{text[:1].lower()}{text[1:]}"
