@@ -80,15 +80,16 @@ class Decoder(ABC):
             self._output += part
             # It may hold back more than it was asked for, with all of its input taken.
             is_full = len(part) == wanted_bytes and not stream.eof
-            data = stream.unused_data if stream.eof else self._tail()
+            data = self._rest()
 
     @abstractmethod
     def _begin(self, data: bytes) -> bytes:
         """Make the next stream; returns what to feed to it, nothing if it needs to see more first."""
 
-    def _tail(self) -> bytes:
-        """Input that the stream has not taken yet."""
-        return bytes(self._stream.unconsumed_tail)
+    def _rest(self) -> bytes:
+        """Input that the stream has not taken."""
+        stream = self._stream
+        return bytes(stream.unused_data if stream.eof else stream.unconsumed_tail)
 
     def _is_complete(self) -> bool:
         return self._stream is not None and bool(self._stream.eof)

@@ -147,6 +147,12 @@ BAD: Final[dict[str, tuple[type[Decoder], bytes]]] = {
     "gzip as zstd": (Unzstd, b"\x1f\x8b\x08" + bytes(20)),
     "a frame that says more than it holds": (Unzstd, sized(6, b"hello")),
     "a frame that says less than it holds": (Unzstd, sized(4, b"hello")),
+    "a frame that says more than an empty last block": (Unzstd, sized(64, b"")),
+    "a frame that says more than it holds before an empty last block": (
+        Unzstd,
+        sized(64, b"")[:-3] + b"\x28\0\0hello\1\0\0",
+    ),
+    "a frame that lies, and a good one": (Unzstd, sized(64, b"") + FRAME),
     "a frame that says nearly four gigabytes": (Unzstd, sized(0xFFFFFFF0, b"hello")),
     "a frame with a dictionary": (Unzstd, FRAME[:4] + b"\x21\x07" + FRAME[5:]),
     "a window of 16 MiB": (Unzstd, unsized(PLAIN, 24)),
