@@ -152,6 +152,7 @@ BAD: Final[dict[str, tuple[type[Decoder], bytes]]] = {
         Unzstd,
         sized(64, b"")[:-3] + b"\x28\0\0hello\1\0\0",
     ),
+    "a block of no bytes that are all the same": (Unzstd, FRAME[:4] + b"\x20\0\3\0\0x"),
     "a frame that lies, and a good one": (Unzstd, sized(64, b"") + FRAME),
     "a frame that says nearly four gigabytes": (Unzstd, sized(0xFFFFFFF0, b"hello")),
     "a frame with a dictionary": (Unzstd, FRAME[:4] + b"\x21\x07" + FRAME[5:]),
