@@ -46,8 +46,10 @@ def seeds() -> dict[str, bytes]:
 def _pipelines() -> list[bytes]:
     """Streams of several requests: a head that repeats, and one after chunks."""
     bulk = post(b"[%s,%s]" % (BODY, BODY), "/v1/bulk-track")
+    lines = post(BODY + b"\n\n" + BODY + b"\n", "/v1/bulk-track", ["Content-Type: application/x-ndjson"])
     return [
         post(BODY) * 3,
+        lines + lines.replace(b"\n\n", b",\n"),
         post(BODY) + bulk,
         post_chunked(BODY, size=60) + post(BODY),
         post(b"{") + post(BODY),

@@ -15,7 +15,6 @@ Everything odd (lone surrogates, leap seconds, repeated names deeper down) goes 
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from operator import attrgetter
@@ -24,7 +23,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from ingestd import oddities
+from ingestd import ndjson, oddities, places
 from ingestd.errors import Rejection, StorageError, invalid_event
 from ingestd.uuid7 import uuid7s
 
@@ -92,6 +91,8 @@ class Form:
 
 ONE: Final = Form(is_array=False)
 MANY: Final = Form(is_array=True)
+LINES: Final = Form(is_array=True)
+"""Of an array whose events stand on lines of their own instead."""
 
 SLICED_BYTES_MIN: Final = 512 * 1024
 """A body of this size or more is worth `Stamper.slices`."""
@@ -130,7 +131,7 @@ class Stamper:
             return
         received_ms = self._now_ms()
         is_strict = len(body) <= self._strict_bytes_max
-        raws = _split(body)
+        raws = ndjson.split(body) if form is LINES else _split(body)
         yield None
         batches: list[Batch] = []
         at = 0
@@ -144,7 +145,8 @@ class Stamper:
             try:
                 batches.append(self._batch(b"[%b]" % b",".join(raws[at:end]), form, received_ms, is_strict))
             except Rejection as e:
-                raise _moved(e, at) from None
+                moved = places.moved(e, at)
+                raise places.on_its_line(moved, body) if form is LINES else moved from None
             at = end
             yield None
         message_ids = [message_id for batch in batches for message_id in batch.message_ids]
@@ -173,7 +175,13 @@ class Stamper:
 
     def batch(self, body: bytes | bytearray, form: Form) -> Batch:
         """Validate `body` (the whole, inflated) and make its lines. Raises Rejection (400)."""
-        return self._batch(body, form, self._now_ms(), len(body) <= self._strict_bytes_max)
+        received_ms, is_strict = self._now_ms(), len(body) <= self._strict_bytes_max
+        if form is not LINES:
+            return self._batch(body, form, received_ms, is_strict)
+        try:
+            return self._batch(ndjson.joined(ndjson.split(body)), form, received_ms, is_strict)
+        except Rejection as e:
+            raise places.on_its_line(e, body) from None
 
     def _batch(self, body: bytes | bytearray, form: Form, received_ms: int, is_strict: bool) -> Batch:
         """The same, received when the stamps say, and looked at for all that is odd or not."""
@@ -258,18 +266,12 @@ def _split(body: bytes | bytearray) -> list[Raw]:
     return raws
 
 
-def _moved(rejection: Rejection, by: int) -> Rejection:
-    """The same, with the place counted from the start of the whole array."""
-    detail = re.sub(r"^\$\[(\d+)\]", lambda match: f"$[{int(match[1]) + by}]", rejection.detail or "")
-    return Rejection(rejection.status, rejection.code, rejection.error, detail, quoted=rejection.quoted)
-
-
 def _invalid(error: Exception) -> Rejection:
     """The Rejection for what msgspec raises, in its three families."""
     if isinstance(error, UnicodeDecodeError):
         return invalid_event("invalid_utf8", f"byte {error.start}: not valid UTF-8")
     if isinstance(error, msgspec.ValidationError):
-        return invalid_event("invalid_event", _place_first(str(error)))
+        return invalid_event("invalid_event", places.first(str(error)))
     if isinstance(error, RecursionError):
         return oddities.too_deep()
     return invalid_event("invalid_json", str(error))
@@ -331,17 +333,6 @@ def _decoded_oddly(
                 f"{place}: expected an RFC 3339 date-time with an offset, as 2025-10-29T22:00:00.778Z",
             )
     return mended, events
-
-
-def _place_first(message: str) -> str:
-    """msgspec's 'Expected … - at `$[3].event`' as '$[3].event: expected …'."""
-    what, _, place = message.rpartition(" - at ")
-    if not what:
-        return f"$: {message[:1].lower()}{message[1:]}"
-    what = what.replace("`datetime`", "an RFC 3339 date-time").replace(
-        "RFC3339 encoded datetime", "RFC 3339 date-time"
-    )
-    return f"{place.strip('`')}: {what[:1].lower()}{what[1:]}"
 
 
 def rfc3339_ms(ms: int) -> bytes:

@@ -17,7 +17,8 @@ LAYERS = [
     {"http", "storage"},
     {"ring", "ratelimit"},
     {"events", "keys", "config"},
-    {"oddities", "uuid7"},
+    {"ndjson"},
+    {"oddities", "places", "uuid7"},
     {"metrics", "errors", "progress", "sampling"},
 ]
 LEVELS = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
@@ -96,7 +97,11 @@ def test_only_the_disk_touches_files(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in MODULES if room(path) in ("events", "ring", "ratelimit", "keys", "http")],
+    [
+        path
+        for path in MODULES
+        if room(path) in ("events", "ndjson", "places", "ring", "ratelimit", "keys", "http")
+    ],
     ids=named,
 )
 def test_what_is_above_the_disk_imports_nothing_that_could_touch_it(path: Path) -> None:

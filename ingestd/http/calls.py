@@ -13,8 +13,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
+from ingestd import ndjson
 from ingestd.errors import Rejection
-from ingestd.events import MANY, ONE, Form, Stamper
+from ingestd.events import LINES, MANY, ONE, Form, Stamper
 from ingestd.http.codings import CODINGS
 from ingestd.http.guards import Head
 from ingestd.http.responses import connection_line
@@ -97,6 +98,8 @@ class Call:
             raise Rejection(405, "method_not_allowed", "Method not allowed.", None, allow)
         self.route = path.decode()
         self.form = route.form
+        if route.form is MANY and head.content_type in ndjson.CONTENT_TYPES:
+            self.form = LINES
         self.show = route.show
         self.caller: Caller | None = None
         self.coding = CODINGS[head.encoding] if self.form is not None else None

@@ -12,7 +12,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from ingestd.errors import Rejection, internal
-from ingestd.events import MANY
+from ingestd.events import ONE
 from ingestd.http import responses
 from ingestd.http.calls import Asked, Call
 
@@ -46,7 +46,7 @@ class Exchange(Struct, gc=False, eq=False):
 
     def accept(self, message_ids: list[str]) -> None:
         """The answer is 200 with these ids."""
-        if self.call is not None and self.call.form is MANY:
+        if self.call is not None and self.call.form is not ONE:
             self.answer = responses.stored_many(message_ids, self._line())
         else:
             self.accept_one(message_ids[0])

@@ -103,6 +103,11 @@ class Head:
         return self.headers.get(b"content-encoding", b"").lower()
 
     @property
+    def content_type(self) -> bytes:
+        """The media type in lower case, without its parameters; empty where there is none."""
+        return self.headers.get(b"content-type", b"").partition(b";")[0].rstrip(b" \t").lower()
+
+    @property
     def forwarded(self) -> bytes:
         """Whom a proxy says it speaks for, as it stands; empty where nothing is said."""
         headers = self.headers

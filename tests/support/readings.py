@@ -15,7 +15,7 @@ import h11
 import zstandard
 
 from ingestd.errors import Rejection
-from ingestd.events import MANY
+from ingestd.events import ONE
 from ingestd.http import requests
 from ingestd.http.calls import Call, Routes
 from ingestd.http.guards import Head
@@ -65,7 +65,7 @@ class _Call(Call):
 
 def _sound(call: Call, body: bytes | bytearray | Rejection) -> bytes:
     """A body that is taken, no smaller than this one: what is no event must not end what is compared."""
-    events = event() if call.form is not MANY else [event()]
+    events = event() if call.form is ONE else [event()]
     return encoded(events).ljust(0 if isinstance(body, Rejection) else len(body))
 
 
