@@ -54,7 +54,7 @@ def _is_one_a_line(values: list[Raw], body: bytes | bytearray) -> bool:
     whole = b"\n".join(values)
     if whole.count(b"\n") != len(values) - 1:
         return not values
-    if whole == body.rstrip(b"\n"):
+    if whole == body.replace(b"\r\n", b"\n").rstrip(b"\n"):
         return True
     # There are white space or empty lines. A value begins where its line does; so if all are as long,
     # each is its line.
