@@ -29,10 +29,13 @@ KNOWN: Final = frozenset(
         b"expect",
         b"upgrade",
         b"connection",
+        b"origin",
+        b"access-control-request-method",
     )
 )
 # These decide nothing, but the log may ask for them.
 _FORWARDED: Final = (b"x-forwarded-for", b"forwarded")
+_PREFLIGHT: Final = {b"origin", b"access-control-request-method"}
 # Lines of a list: together they are one value (RFC 9110 §5.3).
 _LISTS: Final = frozenset((b"connection", *_FORWARDED))
 _spelling: dict[bytes, bytes | None] = {}
@@ -101,6 +104,16 @@ class Head:
     def encoding(self) -> bytes:
         """The Content-Encoding in lower case; empty where there is none."""
         return self.headers.get(b"content-encoding", b"").lower()
+
+    @property
+    def origin(self) -> bytes:
+        """Of the page that sends it; empty where no browser says so."""
+        return self.headers.get(b"origin", b"")
+
+    @property
+    def is_preflight(self) -> bool:
+        """True if a browser asks what it may send."""
+        return self.method == b"OPTIONS" and self.headers.keys() >= _PREFLIGHT
 
     @property
     def content_type(self) -> bytes:

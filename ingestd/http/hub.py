@@ -13,6 +13,7 @@ from ingestd.errors import Rejection, not_ready, overloaded, unauthorized
 from ingestd.events import Stamper
 from ingestd.http.budget import Budget
 from ingestd.http.calls import EVENT_ROUTES, OK, Asked, Caller, Page, Routes, page
+from ingestd.http.cors import Cors
 from ingestd.http.exchange import Exchange
 from ingestd.http.reports import Reports
 from ingestd.http.rounds import Rounds
@@ -65,6 +66,7 @@ class Hub:
         self.idle_deadline = self.now + settings.idle_timeout_s
         """For a connection that becomes idle now."""
         self.routes = routes or {**EVENT_ROUTES, b"/healthz": page(lambda: OK), b"/readyz": page(self._ready)}
+        self.cors = Cors(settings.cors_origins)
         self.traffic = Traffic()
         self.reports = Reports(settings)
         self.connections: set[Connected] = set()

@@ -274,7 +274,7 @@ class Connection(asyncio.Protocol):
             return
         self._hub.refused(self._reader.asked, rejection, self._transport)
         exchange = Exchange(self, None, False)
-        exchange.answer = responses.rejected(rejection, responses.CLOSE, is_head=self._reader.is_head)
+        exchange.answer = responses.rejected(rejection, self._reader.close_line, is_head=self._reader.is_head)
         self._exchanges.append(exchange)
         self._reader.end()
         self.go(lifecycle.LAST)

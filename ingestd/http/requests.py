@@ -20,6 +20,7 @@ from ingestd.http.fed import Fed
 from ingestd.http.hub import Hub
 from ingestd.http.intake import Intake
 from ingestd.http.lifecycle import HEAD, IDLE, READING
+from ingestd.http.responses import CLOSE
 from ingestd.http.rounds import TOGETHER_BYTES_MAX
 from ingestd.metrics import OTHER_ROUTE
 
@@ -77,6 +78,16 @@ class RequestReader:
         route = path.decode() if path in self._hub.routes else OTHER_ROUTE
         key = call.caller.stamper.name if call is not None and call.caller is not None else None
         return Asked(route, head.method.decode() or None, key, head.forwarded)
+
+    @property
+    def close_line(self) -> bytes:
+        """What the last answer says of the connection, and of who may read it."""
+        head, call = self._head, self._call
+        if self._connection.state is IDLE:
+            return CLOSE
+        if head is None:
+            return call.close_line if call is not None else CLOSE
+        return CLOSE + self._hub.cors.lines(head.origin) if head.origin else CLOSE
 
     @property
     def is_fresh(self) -> bool:
@@ -248,7 +259,7 @@ class RequestReader:
         guards.check(head)
         raw = self._fed.head(head)
         self._call = call = Call(
-            head, hub.routes, keep_alive=parser.should_keep_alive() and not head.says_close
+            head, hub.routes, hub.cors, keep_alive=parser.should_keep_alive() and not head.says_close
         )
         if call.form is not None:
             call.caller = self._authorization.caller(head.headers.get(b"authorization", b""))

@@ -18,6 +18,7 @@ from ingestd.errors import Rejection
 from ingestd.events import ONE
 from ingestd.http import requests
 from ingestd.http.calls import Call, Routes
+from ingestd.http.cors import Cors
 from ingestd.http.guards import Head
 from ingestd.http.lifecycle import READING
 from ingestd.http.protocol import Connection
@@ -58,8 +59,8 @@ class _Call(Call):
 
     __slots__ = ("head",)
 
-    def __init__(self, head: Head, routes: Routes, *, keep_alive: bool) -> None:
-        super().__init__(head, routes, keep_alive=keep_alive)
+    def __init__(self, head: Head, routes: Routes, cors: Cors, *, keep_alive: bool) -> None:
+        super().__init__(head, routes, cors, keep_alive=keep_alive)
         self.head = head
 
 
