@@ -106,6 +106,11 @@ class Head:
         return self.headers.get(b"content-encoding", b"").lower()
 
     @property
+    def query(self) -> bytes:
+        """What stands after the first question mark of the target."""
+        return self.target.partition(b"?")[2]
+
+    @property
     def origin(self) -> bytes:
         """Of the page that sends it; empty where no browser says so."""
         return self.headers.get(b"origin", b"")

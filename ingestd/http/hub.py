@@ -90,11 +90,20 @@ class Hub:
         self._callers: dict[Key, Caller] = {}
         self._callers_of = keyring.generation
 
-    def authorize(self, authorization: bytes) -> Caller:
-        """The Caller of the key in an Authorization header. Raises Rejection (401)."""
-        scheme, _, secret = authorization.partition(b" ")
+    def authorize(self, authorization: bytes, query: bytes) -> Caller:
+        """The Caller of the key in an Authorization header or, without one, in a query, if it is public.
+
+        Raises Rejection (401).
+        """
         keyring = self.keyring
-        key = keyring.find(secret.strip(b" \t")) if scheme.lower() == b"bearer" else None
+        if authorization:
+            scheme, _, secret = authorization.partition(b" ")
+            key = keyring.find(secret.strip(b" \t")) if scheme.lower() == b"bearer" else None
+        else:
+            named = [pair[4:] for pair in query.split(b"&") if pair.startswith(b"key=")]
+            key = keyring.find(named[0]) if len(named) == 1 else None
+            if key is not None and not key.public:
+                key = None
         if key is None:
             raise unauthorized()
         if self._callers_of != keyring.generation:

@@ -262,7 +262,7 @@ class RequestReader:
             head, hub.routes, hub.cors, keep_alive=parser.should_keep_alive() and not head.says_close
         )
         if call.form is not None:
-            call.caller = self._authorization.caller(head.headers.get(b"authorization", b""))
+            call.caller = self._authorization.caller(head.headers.get(b"authorization", b""), head.query)
             if self._connection.state is not HEAD:
                 raise guards.after_close()
             hub.admit(call.caller)
