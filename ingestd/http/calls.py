@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pkgutil import get_data
 from typing import Final, NamedTuple
 
 from ingestd import ndjson
@@ -46,6 +47,8 @@ EVENT_ROUTES: Final[Routes] = {
     b"/v1/track": Route((b"POST",), ONE),
     b"/v1/bulk-track": Route((b"POST",), MANY),
 }
+OPENAPI: Final = Page(get_data("ingestd.http", "openapi.json") or b"")
+"""The contract as a document, which `make docs` writes."""
 OK: Final = Page(b'{"status":"ok"}')
 
 

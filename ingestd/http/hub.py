@@ -12,7 +12,7 @@ from ingestd.config import Settings
 from ingestd.errors import Rejection, not_ready, overloaded, unauthorized
 from ingestd.events import Stamper
 from ingestd.http.budget import Budget
-from ingestd.http.calls import EVENT_ROUTES, OK, Asked, Caller, Page, Routes, page
+from ingestd.http.calls import EVENT_ROUTES, OK, OPENAPI, Asked, Caller, Page, Routes, page
 from ingestd.http.cors import Cors
 from ingestd.http.exchange import Exchange
 from ingestd.http.reports import Reports
@@ -65,7 +65,12 @@ class Hub:
         self.now = clock()
         self.idle_deadline = self.now + settings.idle_timeout_s
         """For a connection that becomes idle now."""
-        self.routes = routes or {**EVENT_ROUTES, b"/healthz": page(lambda: OK), b"/readyz": page(self._ready)}
+        self.routes = routes or {
+            **EVENT_ROUTES,
+            b"/healthz": page(lambda: OK),
+            b"/readyz": page(self._ready),
+            b"/openapi.json": page(lambda: OPENAPI),
+        }
         self.cors = Cors(settings.cors_origins)
         self.traffic = Traffic()
         self.reports = Reports(settings)
