@@ -1,4 +1,4 @@
-"""schemathesis sends to the real server what the document allows, and what it does not, and finds no difference."""
+"""schemathesis sends to the real server what the document allows and what it does not: no difference."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.server import Server, clean_environ
 from tests.support.tools import ROOT
+
+HOOKS = "tests.support.schemathesis_hooks"
 
 
 @pytest.mark.timeout(180)
