@@ -56,6 +56,7 @@ types: .venv/dev.stamp
 docs: .venv/dev.stamp
 	$(BIN)/python docs/settings_table.py
 	$(BIN)/python docs/connection_diagram.py
+	$(BIN)/python docs/openapi_document.py
 	$(BIN)/python docs/metrics_table.py
 	$(BIN)/python docs/grafana_dashboard.py
 

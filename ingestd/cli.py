@@ -108,6 +108,12 @@ def _add_key_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
         sub = actions.add_parser(action, help=text, description=text)
         if action != "list":
             sub.add_argument("name", metavar="NAME", help="becomes the 'source' of the key's events")
+        if action == "add":
+            sub.add_argument(
+                "--public",
+                action="store_true",
+                help="it may stand in a page: taken from ?key= as well; needs both limits",
+            )
         if action in ("add", "limit"):
             sub.add_argument("--events-per-s", metavar="N", help="events a second, all workers together")
             sub.add_argument("--requests-per-s", metavar="N", help="requests a second")
@@ -179,7 +185,7 @@ def _serve(args: argparse.Namespace) -> int:
 def _key(args: argparse.Namespace) -> int:
     disk, data_dir = Disk(), Path(_settings(args, "data_dir", config_file=args.config).data_dir)
     if args.action == "add":
-        print(keyfile.add(disk, data_dir, args.name, _limits(args)))
+        print(keyfile.add(disk, data_dir, args.name, _limits(args), public=args.public))
     elif args.action == "limit":
         limits = _limits(args)
         if not limits:

@@ -91,6 +91,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     drain_timeout_s: Seconds = 30.0
     """At shutdown: how long requests in flight may take to finish."""
 
+    cors_origins: str = ""
+    """Whose pages may send and read the answers: origins such as https://shop.example, parted by commas, or
+    * for all; empty: none."""
+
     segment_bytes_max: Bytes = 64 * 1024 * 1024
     """A segment is sealed when it has grown to this size (compressed)."""
     segment_age_max_s: Seconds = 60.0

@@ -61,6 +61,7 @@ OTHERS: dict[str, Any] = {
     "tls_key_file": "f",
     "unix_socket_mode": "0600",
     "trusted_proxies": "10.0.0.0/8",
+    "cors_origins": "https://shop.example",
     "workers": 2,
     "zstd_level": 5,
 }

@@ -11,7 +11,7 @@ import msgspec
 from ingestd import oddities
 from ingestd.config import Settings
 from ingestd.errors import tls_required
-from ingestd.http import guards, inflate, intake, protocol
+from ingestd.http import decoder, guards, intake, protocol, unzstd
 from ingestd.service import logwriter
 
 ROOT: Final = Path(__file__).parents[1]
@@ -19,7 +19,8 @@ PAGE: Final = (ROOT / "docs" / "security.md").read_text()
 FIXED: Final = {
     "http.intake": intake,
     "http.protocol": protocol,
-    "http.inflate": inflate,
+    "http.decoder": decoder,
+    "http.unzstd": unzstd,
     "service.logwriter": logwriter,
     "oddities": oddities,
 }

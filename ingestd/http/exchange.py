@@ -12,7 +12,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from ingestd.errors import Rejection, internal
-from ingestd.events import MANY
+from ingestd.forms import ONE
 from ingestd.http import responses
 from ingestd.http.calls import Asked, Call
 
@@ -46,7 +46,7 @@ class Exchange(Struct, gc=False, eq=False):
 
     def accept(self, message_ids: list[str]) -> None:
         """The answer is 200 with these ids."""
-        if self.call is not None and self.call.form is MANY:
+        if self.call is not None and self.call.form is not ONE:
             self.answer = responses.stored_many(message_ids, self._line())
         else:
             self.accept_one(message_ids[0])
@@ -61,7 +61,7 @@ class Exchange(Struct, gc=False, eq=False):
             # An error before it has ended the connection already.
             return
         self.keep_alive = False
-        self.answer = responses.rejected(rejection, responses.CLOSE, is_head=self._is_head())
+        self.answer = responses.rejected(rejection, self._line(), is_head=self._is_head())
         self.answerer.end_after(self, rejection)
 
     def fail(self, error: Exception) -> None:
@@ -81,4 +81,6 @@ class Exchange(Struct, gc=False, eq=False):
         return self.call is not None and self.call.is_head
 
     def _line(self) -> bytes:
-        return self.call.keep_alive_line if self.keep_alive and self.call is not None else responses.CLOSE
+        if self.call is None:
+            return responses.CLOSE
+        return self.call.keep_alive_line if self.keep_alive else self.call.close_line

@@ -12,7 +12,8 @@ from ingestd.config import Settings
 from ingestd.errors import Rejection, not_ready, overloaded, unauthorized
 from ingestd.events import Stamper
 from ingestd.http.budget import Budget
-from ingestd.http.calls import EVENT_ROUTES, OK, Asked, Caller, Page, Routes, page
+from ingestd.http.calls import EVENT_ROUTES, OK, OPENAPI, Asked, Caller, Page, Routes, page
+from ingestd.http.cors import Cors
 from ingestd.http.exchange import Exchange
 from ingestd.http.reports import Reports
 from ingestd.http.rounds import Rounds
@@ -64,7 +65,13 @@ class Hub:
         self.now = clock()
         self.idle_deadline = self.now + settings.idle_timeout_s
         """For a connection that becomes idle now."""
-        self.routes = routes or {**EVENT_ROUTES, b"/healthz": page(lambda: OK), b"/readyz": page(self._ready)}
+        self.routes = routes or {
+            **EVENT_ROUTES,
+            b"/healthz": page(lambda: OK),
+            b"/readyz": page(self._ready),
+            b"/openapi.json": page(lambda: OPENAPI),
+        }
+        self.cors = Cors(settings.cors_origins)
         self.traffic = Traffic()
         self.reports = Reports(settings)
         self.connections: set[Connected] = set()
@@ -88,11 +95,20 @@ class Hub:
         self._callers: dict[Key, Caller] = {}
         self._callers_of = keyring.generation
 
-    def authorize(self, authorization: bytes) -> Caller:
-        """The Caller of the key in an Authorization header. Raises Rejection (401)."""
-        scheme, _, secret = authorization.partition(b" ")
+    def authorize(self, authorization: bytes, query: bytes) -> Caller:
+        """The Caller of the key in an Authorization header or, without one, in a query, if it is public.
+
+        Raises Rejection (401).
+        """
         keyring = self.keyring
-        key = keyring.find(secret.strip(b" \t")) if scheme.lower() == b"bearer" else None
+        if authorization:
+            scheme, _, secret = authorization.partition(b" ")
+            key = keyring.find(secret.strip(b" \t")) if scheme.lower() == b"bearer" else None
+        else:
+            named = [pair[4:] for pair in query.split(b"&") if pair.startswith(b"key=")]
+            key = keyring.find(named[0]) if len(named) == 1 else None
+            if key is not None and not key.public:
+                key = None
         if key is None:
             raise unauthorized()
         if self._callers_of != keyring.generation:

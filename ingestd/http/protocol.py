@@ -11,7 +11,8 @@ import math
 from typing import Any, Final
 
 from ingestd.errors import Rejection
-from ingestd.events import ONE, SLICED_BYTES_MIN
+from ingestd.events import SLICED_BYTES_MIN
+from ingestd.forms import ONE
 from ingestd.http import lifecycle, responses
 from ingestd.http.calls import Call
 from ingestd.http.exchange import Exchange
@@ -274,7 +275,7 @@ class Connection(asyncio.Protocol):
             return
         self._hub.refused(self._reader.asked, rejection, self._transport)
         exchange = Exchange(self, None, False)
-        exchange.answer = responses.rejected(rejection, responses.CLOSE, is_head=self._reader.is_head)
+        exchange.answer = responses.rejected(rejection, self._reader.close_line, is_head=self._reader.is_head)
         self._exchanges.append(exchange)
         self._reader.end()
         self.go(lifecycle.LAST)

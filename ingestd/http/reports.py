@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, cast
 
 from ingestd.config import Settings
 from ingestd.errors import Rejection
-from ingestd.events import MANY
+from ingestd.forms import ONE
 from ingestd.http.calls import Asked, Call
 from ingestd.http.exchange import Exchange
 from ingestd.http.peers import Peers
@@ -51,7 +51,7 @@ class LoggedExchange(Exchange, gc=False, eq=False):
 
     def accept(self, message_ids: list[str]) -> None:
         super().accept(message_ids)
-        if self.call is not None and self.call.form is MANY:
+        if self.call is not None and self.call.form is not ONE:
             self._reporter.answered(self, len(message_ids))
 
     def accept_one(self, message_id: str) -> None:

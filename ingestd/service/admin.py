@@ -44,6 +44,7 @@ class Admin:
             connections_max=_CONNECTIONS_MAX,
             inflight_bytes_max=_INFLIGHT_BYTES_MAX,
             request_log=False,
+            cors_origins="",
         )
         return Hub(
             settings,

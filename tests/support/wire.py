@@ -36,10 +36,10 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _READ_BYTES: Final = 256 * 1024
 
 
-def key(secret: str = SECRET, name: str = SOURCE, **limits: float) -> Key:
+def key(secret: str = SECRET, name: str = SOURCE, *, public: bool = False, **limits: float) -> Key:
     """The kept half of an API key."""
     digest = hashlib.sha256(secret.encode()).hexdigest()
-    return Key(name=name, sha256=digest, created=datetime(2025, 1, 1, tzinfo=UTC), **limits)
+    return Key(name=name, sha256=digest, created=datetime(2025, 1, 1, tzinfo=UTC), public=public, **limits)
 
 
 @dataclass(frozen=True)

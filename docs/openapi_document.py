@@ -1,0 +1,284 @@
+"""Writes the contract as an OpenAPI 3.1 document, for the package and for docs/; `--check` only compares.
+
+What the code has in tables stands in the document as the code has it: refusals of heads, error sentences,
+codings, content types, defaults of limits. The rest is written here, and tests/http/test_openapi.py holds
+it against what the server answers.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from ingestd import __version__, errors, ndjson
+from ingestd.config import Settings
+from ingestd.http import guards
+from ingestd.http.codings import NAMES
+
+ROOT: Final = Path(__file__).parents[1]
+TARGETS: Final = (ROOT / "ingestd" / "http" / "openapi.json", ROOT / "docs" / "openapi.json")
+
+Json = dict[str, Any]
+
+EVENT_EXAMPLE: Final[Json] = {
+    "event": "signup",
+    "properties": {"plan": "basic", "freeTrial": True},
+    "timestamp": "2025-10-29T22:00:00.778Z",
+    "messageId": "8b0f62f9-1e8e-4f15-8c2a-9d23c9c6c0e2",
+}
+
+OF_BODIES: Final = {
+    400: ("invalid_json", "invalid_utf8", "invalid_event", "too_deep", "number_out_of_range",
+          *(f"invalid_{name}" for name in NAMES if name != "identity"), "chunks_too_small"),
+    401: ("unauthorized",),
+    429: ("rate_limited", "overloaded", "disk_full"),
+    500: ("storage_failed", "bug"),
+}  # fmt: skip
+"""Codes of the two calls that take events, beside those of any request."""
+OF_ALL: Final = {
+    400: ("bad_request", "bad_request_line"),
+    408: ("request_timeout",),
+    413: ("payload_too_large",),
+    414: ("target_too_long",),
+    431: ("header_too_large",),
+    500: ("bug",),
+    503: ("too_many_connections",),
+}
+"""Codes that any request may get, beside those of `guards.RULES`."""
+
+MEANINGS: Final = {
+    400: "What was sent is not what is asked for; `detail` names the place. Nothing of it is stored.",
+    401: "The key is missing or unknown, or stands in the query and is not public.",
+    408: "The request took too long to arrive.",
+    413: f"The body has more than the limit, by default {Settings().body_bytes_max} bytes, uncompressed.",
+    414: f"The target has more than the limit, by default {Settings().target_bytes_max} bytes.",
+    415: "The Content-Encoding is not known, or there are several; Accept-Encoding says what is known.",
+    417: "An expectation other than 100-continue.",
+    429: "The key is over its limit, or the server has as much waiting as it may. Send the same again after "
+    "Retry-After seconds.",
+    431: f"The head has more than the limits, by default {Settings().header_bytes_max} bytes in "
+    f"{Settings().header_count_max} lines.",
+    500: "Storage failed. Nothing of the request counts as stored: send the same again.",
+    501: "A method or a Transfer-Encoding that is not implemented.",
+    503: "More connections than there may be.",
+    505: "Another version of HTTP than 1.1 and 1.0.",
+}
+SENTENCES: Final = {
+    400: errors.INVALID_EVENT,
+    401: errors.UNAUTHORIZED,
+    413: errors.TOO_LARGE,
+    429: errors.RATE_LIMITED,
+    500: errors.INTERNAL,
+}
+HEADERS: Final = {
+    401: {"WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}}},
+    415: {"Accept-Encoding": {"required": True, "schema": {"const": ", ".join(NAMES)}}},
+    429: {
+        "Retry-After": {
+            "required": True,
+            "description": "Whole seconds.",
+            "schema": {"type": "integer", "minimum": 1},
+        }
+    },
+}
+
+
+def codes(*tables: dict[int, tuple[str, ...]]) -> dict[int, list[str]]:
+    """All codes of these tables and of the refusals of heads, by status."""
+    found: dict[int, list[str]] = {}
+    for rule in guards.RULES:
+        found.setdefault(rule.status, []).append(rule.code)
+    for table in tables:
+        for status, names in table.items():
+            found.setdefault(status, []).extend(names)
+    return {status: sorted({*found[status]}) for status in sorted(found)}
+
+
+def error(status: int, names: list[str], meaning: str) -> Json:
+    """A response with an error."""
+    example: Json = {"error": SENTENCES.get(status, "…"), "code": names[0]}
+    made: Json = {"description": meaning}
+    if status in HEADERS:
+        made["headers"] = HEADERS[status]
+    schema = {
+        "allOf": [{"$ref": "#/components/schemas/Error"}],
+        "properties": {"code": {"enum": names}},
+    }
+    made["content"] = {"application/json": {"schema": schema}}
+    if status in SENTENCES:
+        made["content"]["application/json"]["example"] = example
+    return made
+
+
+def refused(kind: str, table: dict[int, list[str]]) -> tuple[Json, Json]:
+    """References to the errors of a kind of call, by status, and what they refer to."""
+    named = {status: f"{kind}{status}" for status in table}
+    components = {named[status]: error(status, names, MEANINGS[status]) for status, names in table.items()}
+    return (
+        {str(status): {"$ref": f"#/components/responses/{name}"} for status, name in named.items()},
+        components,
+    )
+
+
+def taken(description: str, name: str, schema: Json, example: object) -> Json:
+    """The 200 of a call that takes events."""
+    properties = {"status": {"const": "ok"}, name: schema}
+    whole = {"type": "object", "required": ["status", name], "properties": properties}
+    shown = {"status": "ok", name: example}
+    return {"description": description, "content": {"application/json": {"schema": whole, "example": shown}}}
+
+
+def event_call(summary: str, description: str, content: Json, answer: Json, errors_: Json) -> Json:
+    """One of the two calls."""
+    return {
+        "post": {
+            "summary": summary,
+            "description": description,
+            "requestBody": {
+                "required": True,
+                "description": f"With one Content-Encoding of {', '.join(NAMES)}, or none.",
+                "content": content,
+            },
+            "responses": {"200": answer, **errors_},
+        }
+    }
+
+
+def page(summary: str, answer: Json, errors_: Json) -> Json:
+    """A page, by GET and HEAD."""
+    bare = {status: {"description": response["description"]} for status, response in errors_.items()}
+    return {
+        "get": {"summary": summary, "security": [], "responses": {"200": answer, **errors_}},
+        "head": {
+            "summary": f"{summary} Without the body.",
+            "security": [],
+            "responses": {"200": {"description": answer["description"]}, **bare},
+        },
+    }
+
+
+def paths(components: Json) -> Json:
+    """All calls; the errors they share go to `components`."""
+    of_events, made = refused("Event", codes(OF_ALL, OF_BODIES))
+    components["responses"].update(made)
+    of_pages = {str(s): error(s, names, MEANINGS[s]) for s, names in codes(OF_ALL).items()}
+    not_ready = {**of_pages, "503": error(503, ["not_ready", "too_many_connections"], "It is not, and why.")}
+    event = {"$ref": "#/components/schemas/Event"}
+    many = {"type": "array", "minItems": 1, "items": event}
+    array = {"schema": many, "example": [EVENT_EXAMPLE]}
+    ok = {"application/json": {"schema": {"$ref": "#/components/schemas/Ok"}}}
+    others = ", ".join(sorted(name.decode() for name in ndjson.CONTENT_TYPES - {b"application/x-ndjson"}))
+    return {
+        "/v1/track": event_call(
+            "Track an event.",
+            "200 is sent when it is as safe as the setting `ack` says. Any Content-Type is read as JSON.",
+            {"application/json": {"schema": event, "example": EVENT_EXAMPLE}},
+            taken("The event is stored.", "messageId", {"type": "string"}, EVENT_EXAMPLE["messageId"]),
+            of_events,
+        ),
+        "/v1/bulk-track": event_call(
+            "Track many events.",
+            "All are stored, or none. application/x-ndjson has an event on each line, and empty lines are "
+            f"passed over; so have {others}. Any other Content-Type is read as JSON.",
+            # What is true of the whole is said as of an array, as OpenAPI 3.2 has it for such types.
+            {"application/json": array, "application/x-ndjson": array},
+            taken(
+                "The events are stored; their ids in the order of the request.",
+                "messageIds",
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                [EVENT_EXAMPLE["messageId"]],
+            ),
+            of_events,
+        ),
+        "/healthz": page("Does the process answer?", {"description": "It does.", "content": ok}, of_pages),
+        "/readyz": page("Are events welcome?", {"description": "They are.", "content": ok}, not_ready),
+        "/openapi.json": page(
+            "This document.",
+            {"description": "It.", "content": {"application/json": {"schema": {"type": "object"}}}},
+            of_pages,
+        ),
+    }
+
+
+def document() -> Json:
+    """The whole."""
+    components: Json = {
+        "schemas": {
+            "Event": {
+                "type": "object",
+                "description": "Kept as it is sent, with `receivedAt` and `source` put in by the server.",
+                "required": ["event", "properties", "timestamp"],
+                "properties": {
+                    "event": {"type": "string", "description": "What happened."},
+                    "properties": {"type": "object", "description": "Anything."},
+                    "timestamp": {
+                        "type": "string",
+                        "format": "date-time",
+                        "description": "When it happened: RFC 3339, with an offset.",
+                    },
+                    "messageId": {
+                        "type": ["string", "null"],
+                        "description": "Made by the server, a UUIDv7, if it is absent, null or empty.",
+                    },
+                },
+                "additionalProperties": True,
+            },
+            "Error": {
+                "type": "object",
+                "required": ["error", "code"],
+                "properties": {
+                    "error": {"type": "string", "description": "A sentence."},
+                    "code": {"type": "string", "description": "A word that stays the same."},
+                    "detail": {"type": "string", "description": "The place, or the remedy."},
+                },
+                "additionalProperties": False,
+            },
+            "Ok": {
+                "type": "object",
+                "required": ["status"],
+                "properties": {"status": {"const": "ok"}},
+            },
+        },
+        "securitySchemes": {
+            "key": {"type": "http", "scheme": "bearer", "description": "A key of `ingestd key add`."},
+            "publicKey": {
+                "type": "apiKey",
+                "in": "query",
+                "name": "key",
+                "description": "A key of `ingestd key add --public`, for pages.",
+            },
+        },
+        "responses": {},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "ingestd",
+            "version": __version__,
+            "description": "Takes analytics events. 200 is the only success. Every error is JSON, and the "
+            "last answer of its connection.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"key": []}, {"publicKey": []}],
+        "paths": paths(components),
+        "components": components,
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Write both files; with `--check`, exit 1 if that would change one."""
+    text = json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
+    for target in TARGETS:
+        if "--check" not in arguments:
+            target.write_text(text)
+        elif not target.exists() or target.read_text() != text:
+            print(f"{target.relative_to(ROOT)} is not what the code says: run `make docs`")
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
