@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from ingestd import __version__, errors, ndjson
+from ingestd import __version__, analytics, errors, ndjson
 from ingestd.config import Settings
 from ingestd.http import guards
 from ingestd.http.codings import NAMES
@@ -30,7 +30,7 @@ EVENT_EXAMPLE: Final[Json] = {
 }
 
 OF_BODIES: Final = {
-    400: ("invalid_json", "invalid_utf8", "invalid_event", "too_deep", "number_out_of_range",
+    400: ("invalid_json", "invalid_utf8", "invalid_event", "too_deep", "number_out_of_range", "too_large",
           *(f"invalid_{name}" for name in NAMES if name != "identity"), "chunks_too_small"),
     401: ("unauthorized",),
     429: ("rate_limited", "overloaded", "disk_full"),
@@ -131,7 +131,7 @@ def taken(description: str, name: str, schema: Json, example: object) -> Json:
 
 
 def event_call(summary: str, description: str, content: Json, answer: Json, errors_: Json) -> Json:
-    """One of the two calls."""
+    """A call that takes events."""
     return {
         "post": {
             "summary": summary,
@@ -156,6 +156,51 @@ def page(summary: str, answer: Json, errors_: Json) -> Json:
             "security": [],
             "responses": {"200": {"description": answer["description"]}, **bare},
         },
+    }
+
+
+def analytics_calls(of_events: Json) -> Json:
+    """Segment's calls."""
+    message = {"$ref": "#/components/schemas/Message"}
+    success: Json = {"type": "object", "required": ["success"], "properties": {"success": {"const": True}}}
+    answer = {
+        "description": "All of it is stored.",
+        "content": {"application/json": {"schema": success, "example": {"success": True}}},
+    }
+    example: Json = {"type": "track", "userId": "u1"} | EVENT_EXAMPLE
+    batch: Json = {
+        "type": "object",
+        "required": ["batch"],
+        "properties": {
+            "batch": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": analytics.MESSAGES_MAX,
+                "items": {
+                    "allOf": [message],
+                    "required": ["type"],
+                    "properties": {"type": {"enum": list(analytics.TYPES)}},
+                    "if": {"properties": {"type": {"const": "track"}}},
+                    "then": {"required": ["event"], "properties": {"event": {"type": "string"}}},
+                },
+            },
+            "sentAt": {"$ref": "#/components/schemas/Time"},
+            "context": {"description": "Of messages that have none of their own."},
+            "integrations": {"description": "Of messages that have none of their own."},
+        },
+    }
+    bodies: Json = {name: {"schema": message, "example": {"userId": "u1"}} for name in analytics.CALLS}
+    bodies[analytics.BATCH] = {"schema": batch, "example": {"batch": [example]}}
+    limits = f"{analytics.BODY_BYTES_MAX} bytes in all, {analytics.MESSAGE_BYTES_MAX} for a message, at most."
+    return {
+        f"/v1/{name}": event_call(
+            f"Segment's call {name}.",
+            f"For their SDKs, with the key as the user of basic auth. {limits}",
+            {"application/json": body},
+            answer,
+            of_events,
+        )
+        for name, body in bodies.items()
     }
 
 
@@ -192,6 +237,7 @@ def paths(components: Json) -> Json:
             ),
             of_events,
         ),
+        **analytics_calls(of_events),
         "/healthz": page("Does the process answer?", {"description": "It does.", "content": ok}, of_pages),
         "/readyz": page("Are events welcome?", {"description": "They are.", "content": ok}, not_ready),
         "/openapi.json": page(
@@ -225,6 +271,21 @@ def document() -> Json:
                 },
                 "additionalProperties": True,
             },
+            "Time": {"type": ["string", "null"], "format": "date-time"},
+            "Message": {
+                "type": "object",
+                "description": "Becomes an event: `event` is the type where there is none, `timestamp` is "
+                "corrected by `sentAt` and the time of receipt, and kept as `originalTimestamp`.",
+                "properties": {
+                    "event": {"type": ["string", "null"]},
+                    "properties": {"type": ["object", "null"]},
+                    "timestamp": {"$ref": "#/components/schemas/Time"},
+                    "originalTimestamp": {"$ref": "#/components/schemas/Time"},
+                    "sentAt": {"$ref": "#/components/schemas/Time"},
+                    "messageId": {"type": ["string", "null"]},
+                },
+                "additionalProperties": True,
+            },
             "Error": {
                 "type": "object",
                 "required": ["error", "code"],
@@ -243,6 +304,7 @@ def document() -> Json:
         },
         "securitySchemes": {
             "key": {"type": "http", "scheme": "bearer", "description": "A key of `ingestd key add`."},
+            "keyAsUser": {"type": "http", "scheme": "basic", "description": "The key as user, no password."},
             "publicKey": {
                 "type": "apiKey",
                 "in": "query",
@@ -262,7 +324,7 @@ def document() -> Json:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "security": [{"key": []}, {"publicKey": []}],
+        "security": [{"key": []}, {"keyAsUser": []}, {"publicKey": []}],
         "paths": paths(components),
         "components": components,
     }

@@ -62,8 +62,8 @@ def unauthorized() -> Rejection:
         401,
         "unauthorized",
         UNAUTHORIZED,
-        "send the header 'Authorization: Bearer KEY' with a key made by 'ingestd key add NAME'; "
-        "?key=KEY is for keys made with --public",
+        "send the header 'Authorization: Bearer KEY' with a key made by 'ingestd key add NAME', or with "
+        "basic auth the key as the user; ?key=KEY is for keys made with --public",
         b"WWW-Authenticate: Bearer\r\n",
     )
 

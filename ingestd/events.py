@@ -290,10 +290,7 @@ def _decoded_oddly(
     for i, event in enumerate(events if form.is_array else [events]):
         if not oddities.is_rfc3339(event.timestamp):
             place = f"$[{i}].timestamp" if form.is_array else "$.timestamp"
-            raise invalid_event(
-                "invalid_event",
-                f"{place}: expected an RFC 3339 date-time with an offset, as 2025-10-29T22:00:00.778Z",
-            )
+            raise invalid_event("invalid_event", f"{place}: {oddities.NO_TIMESTAMP}")
     return mended, events
 
 

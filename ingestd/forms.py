@@ -52,12 +52,16 @@ class Translation(NamedTuple):
 class Form:
     """The decoders for one kind of body: one event, an array of events, or what is translated to one."""
 
-    __slots__ = ("is_array", "loose", "translation", "typed")
+    __slots__ = ("answers_ids", "is_array", "loose", "translation", "typed")
 
-    def __init__(self, *, is_array: bool, translation: Translation | None = None) -> None:
+    def __init__(
+        self, *, is_array: bool, translation: Translation | None = None, answers_ids: bool = True
+    ) -> None:
         def decoder(item: Any) -> msgspec.json.Decoder[Any]:
             return msgspec.json.Decoder(Annotated[list[item], Meta(min_length=1)] if is_array else item)
 
+        self.answers_ids = answers_ids
+        """The answer names the events that are kept."""
         self.is_array = is_array
         self.translation = translation
         self.typed = decoder(Event)
@@ -73,6 +77,7 @@ def _analytics(call: str) -> Form:
             lambda body, received_ms: analytics.as_array(body, call, received_ms),
             lambda rejection, _body: places.in_member(rejection, member),
         ),
+        answers_ids=False,
     )
 
 
@@ -82,5 +87,5 @@ LINES: Final = Form(
     is_array=True, translation=Translation(lambda body, _: ndjson.as_array(body), places.on_its_line)
 )
 """Of an array whose events stand on lines of their own instead."""
-ANALYTICS: Final = {call: _analytics(call) for call in (analytics.BATCH, *analytics.TYPES)}
+ANALYTICS: Final = {call: _analytics(call) for call in analytics.CALLS}
 """The calls of Segment's API."""

@@ -31,6 +31,8 @@ DEPTH_MAX: Final = 100
 # Too few for DEPTH_MAX levels of objects, which have 5 bytes at least: `{"":}`.
 _SHALLOW_BYTES_MAX: Final = 5 * DEPTH_MAX
 
+NO_TIMESTAMP: Final = "expected an RFC 3339 date-time with an offset, as 2025-10-29T22:00:00.778Z"
+
 _encoder = msgspec.json.Encoder()
 _decode_any = msgspec.json.Decoder().decode
 _decode_any_lines = msgspec.json.Decoder().decode_lines

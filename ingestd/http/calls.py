@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from ingestd import ndjson
 from ingestd.errors import Rejection
 from ingestd.events import Stamper
-from ingestd.forms import LINES, MANY, ONE, Form
+from ingestd.forms import ANALYTICS, LINES, MANY, ONE, Form
 from ingestd.http.codings import CODINGS
 from ingestd.http.cors import Cors
 from ingestd.http.guards import Head
@@ -47,6 +47,7 @@ Routes = Mapping[bytes, Route]
 EVENT_ROUTES: Final[Routes] = {
     b"/v1/track": Route((b"POST",), ONE),
     b"/v1/bulk-track": Route((b"POST",), MANY),
+    **{b"/v1/%b" % call.encode(): Route((b"POST",), form) for call, form in ANALYTICS.items()},
 }
 OPENAPI: Final = Page(get_data("ingestd.http", "openapi.json") or b"")
 """The contract as a document, which `make docs` writes."""

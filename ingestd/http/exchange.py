@@ -45,11 +45,14 @@ class Exchange(Struct, gc=False, eq=False):
         return self.call.asked if self.call is not None else Asked()
 
     def accept(self, message_ids: list[str]) -> None:
-        """The answer is 200 with these ids."""
-        if self.call is not None and self.call.form is not ONE:
+        """The answer is 200, with these ids if it names any."""
+        form = self.call.form if self.call is not None else ONE
+        if form is ONE or form is None:
+            self.accept_one(message_ids[0])
+        elif form.answers_ids:
             self.answer = responses.stored_many(message_ids, self._line())
         else:
-            self.accept_one(message_ids[0])
+            self.answer = responses.success(self._line())
 
     def accept_one(self, message_id: str) -> None:
         """The same for one event."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from asyncio import BaseTransport
+from base64 import b64decode
 from collections.abc import Callable
+from contextlib import suppress
 from operator import attrgetter
 from typing import Protocol
 
@@ -102,8 +104,7 @@ class Hub:
         """
         keyring = self.keyring
         if authorization:
-            scheme, _, secret = authorization.partition(b" ")
-            key = keyring.find(secret.strip(b" \t")) if scheme.lower() == b"bearer" else None
+            key = keyring.find(_secret(authorization))
         else:
             named = [pair[4:] for pair in query.split(b"&") if pair.startswith(b"key=")]
             key = keyring.find(named[0]) if len(named) == 1 else None
@@ -165,3 +166,15 @@ class Hub:
         self.is_draining = True
         for connection in list(self.connections):
             connection.drain()
+
+
+def _secret(authorization: bytes) -> bytes:
+    """The key in an Authorization header: as a bearer token (RFC 6750) or a user name (RFC 7617)."""
+    scheme, _, sent = authorization.partition(b" ")
+    match scheme.lower():
+        case b"bearer":
+            return sent.strip(b" \t")
+        case b"basic":
+            with suppress(ValueError):
+                return b64decode(sent.strip(b" \t"), validate=True).partition(b":")[0]
+    return b""

@@ -64,6 +64,12 @@ def stored_many(message_ids: list[str], connection: bytes) -> bytes:
     return b"%b%bContent-Length: %d\r\n\r\n%b" % (_ok_start, connection, len(body), body)
 
 
+def success(connection: bytes) -> bytes:
+    """200 for Segment's calls."""
+    date_line()
+    return b'%b%bContent-Length: 16\r\n\r\n{"success":true}' % (_ok_start, connection)
+
+
 def page(body: bytes, content_type: bytes, connection: bytes, *, is_head: bool) -> bytes:
     """200 for a page; HEAD gets the same head and no body (RFC 9110 §9.3.2)."""
     head = _head(200, connection, len(body), b"Cache-Control: no-store\r\n", content_type)

@@ -141,6 +141,34 @@ def test_node_fetches(server: Server, tmp_path: Path) -> None:
     assert_stored(server, "node", [f"node-{n}" for n in range(10)])
 
 
+def assert_both_kinds(server: Server, prefix: str) -> None:
+    """What one of Segment's SDKs has sent."""
+    calls = {one["messageId"]: one for one in server.events() if one["messageId"].startswith(prefix)}
+    assert sorted(calls) == [f"{prefix}{n}" for n in range(10)]
+    assert [calls[f"{prefix}{n}"]["event"] for n in range(10)] == ["identify", *["segment"] * 9]
+    assert calls[f"{prefix}0"]["traits"] == {"plan": "basic"}
+    assert all(one["type"] in ("identify", "track") and one["originalTimestamp"] for one in calls.values())
+    assert sum(one["messageId"] in calls for one in server.events()) == 10
+
+
+@pytest.mark.parametrize("gzip", [True, False])
+def test_segment_for_python_sends_batches(server: Server, tmp_path: Path, gzip: bool) -> None:
+    (_, text), _, _ = blocks(server, "Segment")
+    prefix = f"segment-{gzip}-"
+    text = text.replace("gzip=True", f"gzip={gzip}").replace("segment-", prefix)
+    command([sys.executable, "-c", text], tmp_path)
+    assert_both_kinds(server, prefix)
+
+
+def test_segment_for_node_sends_batches(server: Server, tmp_path: Path) -> None:
+    _, (_, install), (_, text) = blocks(server, "Segment")
+    tool("npm")
+    shell(install, server, tmp_path)
+    (tmp_path / "send.mjs").write_text(text)
+    command([tool("node"), "send.mjs"], tmp_path)
+    assert_both_kinds(server, "segment-node-")
+
+
 def test_ab_keeps_connections_of_http_1_0(server: Server, tmp_path: Path) -> None:
     tool("ab")
     [(_, text)] = blocks(server, "ab")
