@@ -2,8 +2,9 @@
 
 The body is read typed, to validate what the contract names (`properties` is checked to be an
 object, its contents are skipped), and once more for the client's bytes, which are never
-re-spelled. A line is made in one of two ways:
+re-spelled. A line is made in one of three ways:
 
+- of *alike* events, all at once: large bodies of one sender (`shape`).
 - *spliced*, where no object has a name twice: the event's own bytes with the stamps before its
   closing brace. Bodies up to `strict_bytes_max` are proven to be so (`oddities.is_plain`).
 - *merged*, where that is not known: the event's top level as `dict[str, Raw]`, in which a name
@@ -18,13 +19,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from operator import attrgetter
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from ingestd import ndjson, oddities, places
+from ingestd import analytics, ndjson, oddities, slices
 from ingestd.errors import Rejection, StorageError, invalid_event
+from ingestd.places import invalid, moved, on_its_line
+from ingestd.shape import alike
 from ingestd.uuid7 import uuid7s
 
 Ack = Callable[["StorageError | None"], None]
@@ -76,14 +79,16 @@ class Batch:
 
 
 class Form:
-    """The decoders for one kind of body: one event, or an array of events."""
+    """The decoders for one kind of body: one event, an array of events, or one that becomes an array."""
 
-    __slots__ = ("is_array", "loose", "typed")
+    __slots__ = ("call", "is_array", "loose", "typed")
 
-    def __init__(self, *, is_array: bool) -> None:
+    def __init__(self, *, is_array: bool, call: str | None = None) -> None:
         def decoder(item: Any) -> msgspec.json.Decoder[Any]:
             return msgspec.json.Decoder(Annotated[list[item], Meta(min_length=1)] if is_array else item)
 
+        self.call = call
+        """Of `analytics`, which makes the array; None for the contract's own."""
         self.is_array = is_array
         self.typed = decoder(Event)
         self.loose = decoder(LooseEvent)
@@ -91,12 +96,12 @@ class Form:
 
 ONE: Final = Form(is_array=False)
 MANY: Final = Form(is_array=True)
-LINES: Final = Form(is_array=True)
-"""Of an array whose events stand on lines of their own instead."""
+LINES: Final = Form(is_array=True)  # NDJSON: it becomes an array
+ANALYTICS: Final = {call: Form(is_array=True, call=call) for call in (analytics.BATCH, *analytics.TYPES)}
+"""The calls of Segment's API."""
 
 SLICED_BYTES_MIN: Final = 512 * 1024
 """A body of this size or more is worth `Stamper.slices`."""
-_SLICE_BYTES: Final = 128 * 1024
 
 _encoder = msgspec.json.Encoder()
 _Events: Any = list[Event]
@@ -123,34 +128,45 @@ class Stamper:
     def slices(self, body: bytes | bytearray, form: Form) -> Iterator[Batch | None]:
         """`batch` for a large body: None after each slice, so that others are served, then the Batch.
 
-        Measured: a 10 MiB body of 161,318 events keeps the loop for 293 ms in one go; in slices for 21 ms
-        at most, to find where its events begin and end, and 5 ms between.
+        Measured: a 10 MiB body of 161,318 events keeps the loop for 293 ms in one go, in slices for 5.
         """
-        if not form.is_array or len(body) < SLICED_BYTES_MIN:
+        if not form.is_array or form.call is not None or len(body) < SLICED_BYTES_MIN:
             yield self.batch(body, form)
             return
         received_ms = self._now_ms()
         is_strict = len(body) <= self._strict_bytes_max
-        raws = ndjson.split(body) if form is LINES else _split(body)
-        yield None
         batches: list[Batch] = []
+        try:
+            pieces = ndjson.arrays(body) if form is LINES else slices.seeming(body)
+            yield from self._sliced(pieces, form, received_ms, is_strict, batches)
+        except Rejection as e:
+            if form is LINES:
+                raise on_its_line(e, body) from None
+            # By its cut, or by itself.
+            batches = []
+            yield from self._sliced(slices.exact(body), form, received_ms, is_strict, batches)
+        message_ids = [message_id for batch in batches for message_id in batch.message_ids]
+        yield Batch(b"".join([batch.lines for batch in batches]), message_ids, received_ms)
+
+    def _sliced(
+        self,
+        pieces: Iterator[bytes | bytearray],
+        form: Form,
+        received_ms: int,
+        is_strict: bool,
+        batches: list[Batch],
+    ) -> Iterator[None]:
+        """Add the Batch of each slice. Raises Rejection (400)."""
         at = 0
-        while at < len(raws):
-            end, size = at, 0
-            while end < len(raws) and size < _SLICE_BYTES:
-                size += len(memoryview(raws[end]))
-                end += 1
+        for piece in pieces:
             # Others with this key have been stamped meanwhile; this request is received at one time.
             self._stamp(received_ms)
             try:
-                batches.append(self._batch(b"[%b]" % b",".join(raws[at:end]), form, received_ms, is_strict))
+                batches.append(self._batch(piece, form, received_ms, is_strict))
             except Rejection as e:
-                moved = places.moved(e, at)
-                raise places.on_its_line(moved, body) if form is LINES else moved from None
-            at = end
+                raise moved(e, at) from None
+            at += batches[-1].events
             yield None
-        message_ids = [message_id for batch in batches for message_id in batch.message_ids]
-        yield Batch(b"".join([batch.lines for batch in batches]), message_ids, received_ms)
 
     def together(self, bodies: list[bytes]) -> Batch | None:
         """One Batch of several one-event bodies; None if one of them is invalid or odd.
@@ -175,16 +191,22 @@ class Stamper:
 
     def batch(self, body: bytes | bytearray, form: Form) -> Batch:
         """Validate `body` (the whole, inflated) and make its lines. Raises Rejection (400)."""
-        received_ms, is_strict = self._now_ms(), len(body) <= self._strict_bytes_max
-        if form is not LINES:
-            return self._batch(body, form, received_ms, is_strict)
+        received_ms = self._now_ms()
+        if form.call is None and form is not LINES:
+            return self._batch(body, form, received_ms, len(body) <= self._strict_bytes_max)
+        call = form.call
+        array = ndjson.array(body) if call is None else analytics.as_array(body, call, received_ms)
         try:
-            return self._batch(ndjson.joined(ndjson.split(body)), form, received_ms, is_strict)
+            return self._batch(array, form, received_ms, len(array) <= self._strict_bytes_max)
         except Rejection as e:
-            raise places.on_its_line(e, body) from None
+            raise (on_its_line(e, body) if call is None else analytics.placed(e, call)) from None
 
     def _batch(self, body: bytes | bytearray, form: Form, received_ms: int, is_strict: bool) -> Batch:
         """The same, received when the stamps say, and looked at for all that is odd or not."""
+        if form.is_array and not is_strict:
+            found = alike(body)
+            if found is not None:
+                return self._joined(*found, received_ms)
         body, decoded = _validated(body, form, is_strict)
         events = decoded if form.is_array else [decoded]
         message_ids = _message_ids(events, received_ms)
@@ -195,6 +217,19 @@ class Stamper:
             rows = _rows(body) if form.is_array else [_row(body)]
             lines = self._merged(rows, events, message_ids)
         return Batch(lines, message_ids, received_ms)
+
+    def _joined(self, ids: list[str | UnsetType], parts: list[bytes], received_ms: int) -> Batch:
+        """The Batch of events that are alike: their ids, and what stands between the braces of each."""
+        if UNSET in ids:
+            made = iter(uuid7s(ids.count(UNSET), received_ms))
+            for i, message_id in enumerate(ids):
+                if message_id is UNSET:
+                    ids[i] = new = next(made)
+                    parts[i] += b',"messageId":"%b"' % new.encode()
+        stamps = self._stamps
+        parts[0] = b"{" + parts[0]
+        parts[-1] += stamps
+        return Batch((stamps + b"{").join(parts), cast("list[str]", ids), received_ms)
 
     def _now_ms(self) -> int:
         """The time, and the stamps made for it."""
@@ -225,14 +260,14 @@ class Stamper:
 
     def _merged(self, rows: list[dict[str, Raw]], events: list[_Named], message_ids: list[str]) -> bytes:
         """Lines of events that bring a stamped name of their own, or perhaps a name twice."""
-        received_at, source = self._received_at, self._source
-        for row in rows:
-            row["receivedAt"] = received_at
-            row["source"] = source
         if not all(map(_MESSAGE_ID, events)):
             for row, event, message_id in zip(rows, events, message_ids, strict=True):
                 if not event.messageId:
                     row["messageId"] = Raw(b'"%b"' % message_id.encode())
+        received_at, source = self._received_at, self._source
+        for row in rows:
+            row["receivedAt"] = received_at
+            row["source"] = source
         return _encoder.encode_lines(rows)
 
 
@@ -249,32 +284,6 @@ def _message_ids(events: list[_Named], now_ms: int) -> list[str]:
         for i, made in zip(missing, uuid7s(len(missing), now_ms), strict=True):
             message_ids[i] = made
     return message_ids
-
-
-def _split(body: bytes | bytearray) -> list[Raw]:
-    """The events of a large array, not yet validated. Raises Rejection (400)."""
-    try:
-        body.decode()
-        try:
-            raws = _raws(body)
-        except msgspec.DecodeError:
-            raws = _raws(oddities.without_lone_surrogates(body))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise _invalid(e) from None
-    if not raws:
-        raise _invalid(msgspec.ValidationError("Expected `array` of length >= 1"))
-    return raws
-
-
-def _invalid(error: Exception) -> Rejection:
-    """The Rejection for what msgspec raises, in its three families."""
-    if isinstance(error, UnicodeDecodeError):
-        return invalid_event("invalid_utf8", f"byte {error.start}: not valid UTF-8")
-    if isinstance(error, msgspec.ValidationError):
-        return invalid_event("invalid_event", places.first(str(error)))
-    if isinstance(error, RecursionError):
-        return oddities.too_deep()
-    return invalid_event("invalid_json", str(error))
 
 
 def _validated(body: bytes | bytearray, form: Form, is_strict: bool) -> tuple[bytes | bytearray, Any]:
@@ -295,7 +304,7 @@ def _validated(body: bytes | bytearray, form: Form, is_strict: bool) -> tuple[by
         if is_strict and not oddities.is_plain(body):
             body = _resolved(body, form)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise _invalid(e) from None
+        raise invalid(e) from None
     return body, decoded
 
 

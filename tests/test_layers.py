@@ -17,8 +17,9 @@ LAYERS = [
     {"http", "storage"},
     {"ring", "ratelimit"},
     {"events", "keys", "config"},
-    {"ndjson"},
-    {"oddities", "places", "uuid7"},
+    {"analytics", "ndjson", "shape", "slices"},
+    {"places"},
+    {"oddities", "uuid7"},
     {"metrics", "errors", "progress", "sampling"},
 ]
 LEVELS = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingestd import events
+from ingestd import events, slices
 from ingestd.errors import Rejection
 from ingestd.events import MANY, ONE, SLICED_BYTES_MIN, Batch, Stamper
 from tests.http.test_rounds import GOOD, INVALID, MADE, ODD
@@ -60,7 +60,7 @@ def small_slices() -> Iterator[pytest.MonkeyPatch]:
     """In calls of `Stamper.slices` by a test, every array is sliced, after 200 bytes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(events, "SLICED_BYTES_MIN", 0)
-        patch.setattr(events, "_SLICE_BYTES", 200)
+        patch.setattr(slices, "_SLICE_BYTES", 200)
         yield patch
 
 

@@ -1,0 +1,154 @@
+"""The calls of Segment's HTTP tracking API, read as events of the contract.
+
+What its documentation and its SDKs send (`{"batch": [...], "sentAt": ...}`, or one object for a call of
+its own) becomes an array of the contract's events, which then goes the way of all others. A message is
+kept as sent, with these differences, after which every line has the same shape:
+
+| member | what becomes of it |
+|--|--|
+| `type` | in a batch required; of a call of its own it is the call's name |
+| `event` | but for `track` the type, where there is none |
+| `properties` | `{}` where there are none: traits stay in `traits` |
+| `originalTimestamp` | the `timestamp` as sent |
+| `timestamp` | that time by the server's clock: `receivedAt` - (`sentAt` - `originalTimestamp`) |
+| `sentAt`, `context`, `integrations` | the batch's where the message has none of its own |
+| `writeKey` | dropped: it is a secret |
+
+A message without any timestamp has that of its receipt. Limits are those that Segment documents: 500 KB
+a request, 32 KB a message, 2,500 messages.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from ingestd import oddities
+from ingestd.errors import Rejection, invalid_event
+from ingestd.oddities import Timestamp
+from ingestd.places import invalid
+
+TYPES: Final = ("track", "identify", "page", "screen", "group", "alias")
+BATCH: Final = "batch"
+
+BODY_BYTES_MAX: Final = 500 * 1024
+MESSAGE_BYTES_MAX: Final = 32 * 1024
+MESSAGES_MAX: Final = 2500
+
+_ABSENT: Final = Raw()
+_NULL: Final = b"null"
+_SPELLED: Final = {b'"%b"' % name.encode(): name for name in TYPES}
+_SHARED: Final = ("sentAt", "context", "integrations")
+
+_encode = msgspec.json.Encoder().encode
+_decode_row = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_time = msgspec.json.Decoder(Timestamp).decode
+
+
+class _Call(Struct, gc=False, kw_only=True):
+    """The body of a call, or what a batch says of all its messages."""
+
+    sentAt: Timestamp | UnsetType | None = UNSET
+
+
+class _Batch(_Call, gc=False, kw_only=True):
+    batch: Annotated[list[Raw], Meta(min_length=1, max_length=MESSAGES_MAX)]
+
+
+_decode_call = msgspec.json.Decoder(_Call).decode
+_decode_batch = msgspec.json.Decoder(_Batch).decode
+
+
+def as_array(body: bytes | bytearray, call: str, received_ms: int) -> bytes:
+    """The messages of a call (BATCH or one of TYPES) as an array of the contract's events.
+
+    Raises Rejection (400) that names the place; what the contract asks of an event is not looked at.
+    """
+    if len(body) > BODY_BYTES_MAX:
+        raise invalid_event("too_large", f"{len(body)} bytes: a call may have {BODY_BYTES_MAX} at most")
+    try:
+        body.decode()
+        body = oddities.without_lone_surrogates(body)
+        whole = _decode_row(body)
+        if call == BATCH:
+            batch = _decode_batch(body)
+            rows = [_message(raw, i) for i, raw in enumerate(batch.batch)]
+            sent_at = batch.sentAt
+        else:
+            rows = [_sized(whole, len(body), "$")]
+            sent_at = _decode_call(body).sentAt
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise invalid(e) from None
+    received = datetime.fromtimestamp(received_ms / 1000, UTC)
+    for i, row in enumerate(rows):
+        if call != BATCH:
+            row["type"] = Raw(b'"%b"' % call.encode())
+        else:
+            for name in _SHARED:
+                if name in whole:
+                    row.setdefault(name, whole[name])
+            if bytes(row.get("type", _ABSENT)) not in _SPELLED:
+                raise invalid_event("invalid_event", f"$.batch[{i}].type: expected one of {', '.join(TYPES)}")
+        _complete(row, received, sent_at if isinstance(sent_at, datetime) else None)
+    return _encode(rows)
+
+
+def placed(rejection: Rejection, call: str) -> Rejection:
+    """What is wrong with an event of `as_array`, as the client may find it in what it sent."""
+    detail = re.sub(
+        r"^\$\[(\d+)\]",
+        lambda match: f"$.batch[{match[1]}]" if call == BATCH else "$",
+        rejection.detail or "",
+    )
+    return Rejection(rejection.status, rejection.code, rejection.error, detail, quoted=rejection.quoted)
+
+
+def _message(raw: Raw, index: int) -> dict[str, Raw]:
+    """A message of a batch. Raises Rejection."""
+    place = f"$.batch[{index}]"
+    try:
+        row = _decode_row(raw)
+    except msgspec.ValidationError:
+        raise invalid_event("invalid_event", f"{place}: expected `object`") from None
+    return _sized(row, len(memoryview(raw)), place)
+
+
+def _sized(row: dict[str, Raw], size: int, place: str) -> dict[str, Raw]:
+    if size > MESSAGE_BYTES_MAX:
+        raise invalid_event(
+            "too_large", f"{place}: {size} bytes: a message may have {MESSAGE_BYTES_MAX} at most"
+        )
+    return row
+
+
+def _complete(row: dict[str, Any], received: datetime, sent_at: datetime | None) -> None:
+    """Give the message what the table above says."""
+    row.pop("writeKey", None)
+    if bytes(row["type"]) != b'"track"' and _is_none(row, "event"):
+        row["event"] = row["type"]
+    if _is_none(row, "properties"):
+        row["properties"] = Raw(b"{}")
+    if _is_none(row, "originalTimestamp"):
+        if _is_none(row, "timestamp"):
+            row["timestamp"] = Raw(_spelled(received))
+            return
+        row["originalTimestamp"] = row["timestamp"]
+    row["timestamp"] = row["originalTimestamp"]
+    if sent_at is not None:
+        try:
+            row["timestamp"] = Raw(_spelled(received - (sent_at - _decode_time(row["timestamp"]))))
+        except (msgspec.DecodeError, OverflowError):
+            # No time that can be reckoned with: a leap second, or one that the contract refuses.
+            return
+
+
+def _is_none(row: dict[str, Any], name: str) -> bool:
+    return name not in row or bytes(row[name]) == _NULL
+
+
+def _spelled(time: datetime) -> bytes:
+    return b'"%b"' % time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()

@@ -1,0 +1,128 @@
+"""The shape of a large body: the names that its events have in common, in the sender's own order.
+
+A sender's events are alike. Decoded as Structs that are made for their shape, they are validated and
+shown to be plain in one go: what encodes back to the very same bytes has no name twice, no name that
+the shape lacks and no white space. Then each line is spliced of the client's own bytes.
+
+Measured with 1,000 events of 400 bytes: 0.76 µs an event, against 1.08 for the way that all others
+go (decoded once typed and once as dicts, which are encoded again).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from ingestd.oddities import Timestamp
+
+_REQUIRED: Final[dict[str, type]] = {"event": str, "timestamp": Raw, "properties": Raw}
+_STAMPED: Final = frozenset(("receivedAt", "source"))
+_NAMES_MAX: Final = 64
+_NAMES_CHARS_MAX: Final = 2048
+_SHAPES_MAX: Final = 64
+"""A Struct made for a shape costs some 10 KB, and as much time as decoding 500 events."""
+_SAMPLES: Final = 8
+
+_ABSENT: Final = Raw()
+_encode = msgspec.json.Encoder().encode
+_decode_raws = msgspec.json.Decoder(list[Raw]).decode
+_decode_row = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_timestamps = msgspec.json.Decoder(list[Timestamp]).decode
+_TIMESTAMP: Final = attrgetter("timestamp")
+
+
+def alike(body: bytes | bytearray) -> tuple[list[str | UnsetType], list[bytes]] | None:
+    """The message ids of an array of valid events, and what stands between the braces of each event.
+
+    None if they are not alike, or one is odd or invalid: the other way tells. An id is UNSET where
+    there is none; null or empty ones are odd.
+    """
+    if not body.startswith(b"[{") or b"\n" in body or b"\r" in body:
+        return None
+    try:
+        # What is skipped is not looked at by msgspec.
+        body.decode()
+        parts = bytes(memoryview(body)[2:-2]).split(b"},{")
+        try:
+            decode = _decoder(_names(parts[:: len(parts) // _SAMPLES or 1]))
+        except msgspec.DecodeError:
+            # Objects in an array have been taken for events.
+            parts = _exact_parts(body)
+            decode = _decoder(_names(parts[:: len(parts) // _SAMPLES or 1]))
+        events: list[Any] = decode(body) if decode is not None else []
+        if not events or _encode(events) != body or not _are_valid(events):
+            return None
+        message_ids = [event.messageId for event in events]
+        if None in message_ids or "" in message_ids:
+            return None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    # As encoded, `},{` stands between any two events; where it stands nowhere else, the parts are right.
+    return message_ids, parts if len(parts) == len(message_ids) else _exact_parts(body)
+
+
+def _exact_parts(body: bytes | bytearray) -> list[bytes]:
+    return [bytes(memoryview(raw)[1:-1]) for raw in _decode_raws(body)]
+
+
+def _names(parts: Iterable[bytes]) -> tuple[str, ...]:
+    """The names of these events, each after the one that it follows; none if one has white space.
+
+    Raises DecodeError.
+    """
+    names: list[str] = []
+    for part in parts:
+        event = b"{%b}" % part
+        row = _decode_row(event)
+        if _encode(row) != event:
+            return ()
+        at = 0
+        for name in row:
+            if name not in names:
+                names.insert(at, name)
+            at = names.index(name) + 1
+    return tuple(names)
+
+
+@lru_cache(_SHAPES_MAX)
+def _decoder(names: tuple[str, ...]) -> Any:
+    """What decodes an array of events of this shape; None if there can be none."""
+    if (
+        not _REQUIRED.keys() <= set(names)
+        or not _STAMPED.isdisjoint(names)
+        or len(names) > _NAMES_MAX
+        or sum(map(len, names)) > _NAMES_CHARS_MAX
+    ):
+        return None
+    fields: list[Any] = []
+    spelled: dict[str, str] = {}
+    for i, name in enumerate(names):
+        if name in _REQUIRED:
+            fields.append((name, _REQUIRED[name]))
+        elif name != "messageId":
+            fields.append((f"member_{i}", Raw, _ABSENT))
+            spelled[f"member_{i}"] = name
+        else:
+            fields.append((name, str | UnsetType | None, UNSET))
+    if "messageId" not in names:
+        fields.append(("messageId", UnsetType, UNSET))
+    try:
+        shape = msgspec.defstruct(
+            "Alike", fields, rename=spelled, kw_only=True, gc=False,
+            forbid_unknown_fields=True, omit_defaults=True,
+        )  # fmt: skip
+    except ValueError:
+        # A name that has to be escaped.
+        return None
+    return msgspec.json.Decoder(list[shape]).decode  # type: ignore[valid-type]
+
+
+def _are_valid(events: list[Any]) -> bool:
+    """True if each has an object as its properties. Raises DecodeError if a timestamp is none."""
+    _decode_timestamps(_encode(list(map(_TIMESTAMP, events))))
+    return {memoryview(event.properties)[0] for event in events} == {ord("{")}

@@ -1,0 +1,198 @@
+"""Events of one shape become the same lines as others do, and whatever is not of one shape is left alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import UNSET
+
+from ingestd import events, shape
+from ingestd.errors import Rejection
+from ingestd.events import MANY, Stamper
+from ingestd.shape import alike
+from tests.http.test_splits import UNHURRIED
+from tests.support.requests import TIMESTAMP, event
+from tests.test_events import any_events
+
+_MADE: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
+def encoded(sent: list[dict[str, Any]]) -> bytes:
+    """Without white space, as JSON.stringify does it."""
+    return json.dumps(sent, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def outcome(body: bytes) -> Any:
+    """The lines and ids, or what is wrong; never looked at strictly."""
+    stamper = Stamper("web", 0)
+    stamper._stamp(1_700_000_000_000)
+    try:
+        batch = stamper._batch(body, MANY, 1_700_000_000_000, False)
+    except Rejection as e:
+        return e.code, e.detail
+    return _MADE.sub(b"made", batch.lines), [_MADE.sub(b"made", i.encode()) for i in batch.message_ids]
+
+
+def outcome_of_others(body: bytes) -> Any:
+    """The same where no events are alike."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(events, "alike", lambda _body: None)
+        return outcome(body)
+
+
+def alter(index: int, change: Callable[[dict[str, Any]], object]) -> bytes:
+    """Twenty events that are alike but for the one that is changed."""
+    sent = [event(f"m-{i}", userId=f"u-{i}", properties={"n": i}) for i in range(20)]
+    change(sent[index])
+    return encoded(sent)
+
+
+# -- what is alike ----------------------------------------------------------------------------
+
+
+def test_events_that_are_alike_are_read_at_once() -> None:
+    sent = [event(f"m-{i}", userId=i, context={"ip": "10.0.0.1", "n": [i]}) for i in range(300)]
+    found = alike(encoded(sent))
+    assert found is not None
+    message_ids, parts = found
+    assert message_ids == [f"m-{i}" for i in range(300)]
+    assert [json.loads(b"{%b}" % part) for part in parts] == sent
+
+
+def test_members_that_some_lack_may_be_missing() -> None:
+    """As they are in the samples, in one order."""
+    sent = [
+        event(f"m-{i}", **{name: i for name in ("a", "b", "c") if i % len(name + "xx")}) for i in range(9)
+    ]
+    del sent[3]["messageId"]
+    found = alike(encoded(sent))
+    assert found is not None
+    assert found[0] == ["m-0", "m-1", "m-2", UNSET, *[f"m-{i}" for i in range(4, 9)]]
+    assert outcome(encoded(sent)) == outcome_of_others(encoded(sent))
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 100])
+def test_objects_in_arrays_are_not_taken_for_events(count: int) -> None:
+    sent = [
+        event(f"m-{i}", properties={"products": [{"sku": 1}, {"sku": 2}, {"sku": 3}]}) for i in range(count)
+    ]
+    body = encoded(sent)
+    assert alike(body) is not None
+    assert outcome(body) == outcome_of_others(body)
+    only_in_one = encoded([*[event(f"n-{i}") for i in range(20)], sent[0]])
+    assert alike(only_in_one) is not None
+    assert outcome(only_in_one) == outcome_of_others(only_in_one)
+
+
+def test_events_in_strings_are_not_taken_for_events() -> None:
+    body = encoded([event(f"m-{i}", text='},{"event":"x"},{') for i in range(12)])
+    assert alike(body) is not None
+    assert outcome(body) == outcome_of_others(body)
+
+
+def test_where_no_event_has_an_id_each_gets_one() -> None:
+    body = encoded([event(None, userId=i) for i in range(12)])
+    assert alike(body) is not None
+    lines, ids = outcome(body)
+    assert ids == [b"made"] * 12
+    assert (
+        lines.count(b',"messageId":"made","receivedAt":"2023-11-14T22:13:20.000Z","source":"web"}\n{') == 11
+    )
+    assert (lines, ids) == outcome_of_others(body)
+
+
+# -- what is not ------------------------------------------------------------------------------
+
+UNALIKE: Final[dict[str, bytes]] = {
+    "another member": alter(13, lambda e: e.update(late=1)),
+    "another order": alter(13, lambda e: e.update(event=e.pop("event"))),
+    "no event": alter(13, lambda e: e.pop("event")),
+    "a number as event": alter(13, lambda e: e.update(event=7)),
+    "an array as properties": alter(13, lambda e: e.update(properties=[{}])),
+    "a string as properties": alter(13, lambda e: e.update(properties="{}")),
+    "null as properties": alter(13, lambda e: e.update(properties=None)),
+    "no such timestamp": alter(13, lambda e: e.update(timestamp="2025-02-30T00:00:00Z")),
+    "a timestamp with no offset": alter(13, lambda e: e.update(timestamp="2025-02-20T00:00:00")),
+    "a number as timestamp": alter(13, lambda e: e.update(timestamp=1_700_000_000)),
+    "a leap second": alter(13, lambda e: e.update(timestamp="2016-12-31T23:59:60Z")),
+    "an empty id": alter(13, lambda e: e.update(messageId="")),
+    "null as id": alter(13, lambda e: e.update(messageId=None)),
+    "a number as id": alter(13, lambda e: e.update(messageId=5)),
+    "a stamp of its own": alter(13, lambda e: e.update(source="me")),
+    "stamps of their own": encoded([event("m", receivedAt="then")] * 12),
+    "a name twice": alter(13, lambda _: None).replace(b'"u-13"', b'"u-13","userId":"again"'),
+    "a read name twice": alter(13, lambda _: None).replace(b'"u-13"', b'"u-13","event":"again"'),
+    "a name with an escape": alter(13, lambda _: None).replace(b'"event"', b'"\\u0065vent"', 3),
+    "an escape as none": alter(13, lambda e: e.update(event="\u00e9")).replace(b"\xc3\xa9", b"\\u00e9"),
+    "a lone surrogate": alter(13, lambda e: e.update(event="x?x")).replace(b"x?x", b"\\ud800"),
+    "bad UTF-8": alter(13, lambda e: e.update(userId="x?x")).replace(b"x?x", b"\xff"),
+    "white space between events": alter(13, lambda _: None).replace(b"},{", b"}, {", 3),
+    "white space in an event": alter(13, lambda _: None).replace(b'"m-13"', b' "m-13"'),
+    "a line break in a value": alter(13, lambda _: None).replace(b'{"n":13}', b'{"n":\n13}'),
+    "white space around": b" " + alter(13, lambda _: None),
+    "white space after": alter(13, lambda _: None) + b" ",
+    "more names than a shape has": encoded([event("m", **{f"n{i}": i for i in range(70)})] * 12),
+    "names longer than a shape has": encoded([event("m", **{"n" * 3000: 1})] * 12),
+    "a name that must be escaped": encoded([event("m", **{'say "it"': 1})] * 12),
+    "no end": alter(13, lambda _: None)[:-1],
+    "no event at all": b"[]",
+    "an empty event": b"[{}]",
+    "half an event": b"[{",
+    "less than that": b"[",
+    "nothing": b"",
+    "another value": b"7",
+    "an event and more": b"[{}]" + alter(13, lambda _: None),
+    "arrays that never end": b"[{" + b'"event":[' * 100_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", UNALIKE.values(), ids=UNALIKE)
+def test_what_is_odd_goes_the_way_of_all_others(body: bytes) -> None:
+    assert alike(body) is None
+    assert outcome(body) == outcome_of_others(body)
+
+
+@settings(UNHURRIED, max_examples=300)
+@given(st.lists(any_events(), min_size=1, max_size=4), st.integers(1, 5), st.booleans(), st.booleans())
+def test_any_events_become_the_same_lines(
+    sent: list[dict[str, Any]], times: int, ascii_only: bool, compact: bool
+) -> None:
+    separators = (",", ":") if compact else None
+    body = json.dumps(sent * times, ensure_ascii=ascii_only, separators=separators).encode()
+    assert outcome(body) == outcome_of_others(body)
+
+
+@settings(UNHURRIED, max_examples=300)
+@given(
+    st.lists(st.sampled_from(["userId", "context", "type", "\u00e9", "a b"]), unique=True),
+    st.lists(st.sets(st.integers(0, 7)), min_size=1, max_size=30),
+    st.sampled_from([{}, {"a": 1.50}, {"items": [{"x": "},{"}, {}]}]),
+)
+def test_events_of_one_order_are_alike_whatever_they_lack(
+    names: list[str], lacking: list[set[int]], properties: dict[str, Any]
+) -> None:
+    order = [*names[:2], "event", "messageId", *names[2:], "properties", "timestamp"]
+    whole = {name: f"{name}!" for name in order} | {"properties": properties, "timestamp": TIMESTAMP}
+    sent = [
+        {
+            name: whole[name]
+            for i, name in enumerate(order)
+            if i not in gone or name not in [*names, "messageId"]
+        }
+        for gone in [set(), *lacking]
+    ]
+    body = encoded(sent)
+    assert alike(body) is not None
+    assert outcome(body) == outcome_of_others(body)
+
+
+def test_shapes_are_kept_in_bounds() -> None:
+    for i in range(shape._SHAPES_MAX + 10):
+        assert alike(encoded([event("m", **{f"name_{i}": i})])) is not None
+    assert shape._decoder.cache_info().currsize == shape._SHAPES_MAX
