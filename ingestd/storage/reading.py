@@ -72,6 +72,8 @@ class Reading:
         """What the last walk found."""
         self.file_bytes = 0
         """The end of what has been looked at, good or not."""
+        self.tail_bytes = 0
+        """What of it stands behind the last commit and is not room for the next."""
         self._skip = 0
         self._has_moved = False
 
@@ -96,6 +98,8 @@ class Reading:
             data = self._read(disk, base, size)
             self.found = walk(data, self.chain)
             self.file_bytes = base + len(data)
+            tail = b"" if self.found.state == "open" else data[self.chain.end - base :]
+            self.tail_bytes = len(tail.rstrip(b"\0"))
             commits = self.chain.commits[before:]
             if self._has_moved and before and not commits and self.found.state != "sealed":
                 self._start_again()

@@ -131,7 +131,7 @@ def recover(disk: Disk, data_dir: Path, path: Path) -> Recovered:
     data = disk.read(path)
     found = walk(data)
     chain, commits = found.chain, found.chain.commits
-    tail = data[chain.end :] if found.state != "sealed" else b""
+    tail = data[chain.end :].rstrip(b"\0") if found.state in ("torn", "damaged") else b""
     in_doubt = _in_doubt(data, chain) if tail else ""
 
     def report(action: str, problem: str = found.problem) -> Recovered:
@@ -149,7 +149,7 @@ def recover(disk: Disk, data_dir: Path, path: Path) -> Recovered:
         if held < len(commits):
             refused = sum(commit.events for commit in commits[held:])
             in_doubt = f"commits {held} to {len(commits) - 1}, {refused} events: refused, and cut off before"
-            tail = data[commits[held].offset :]
+            tail = data[commits[held].offset :].rstrip(b"\0")
             commits = commits[:held]
     if tail:
         disk.replace_file(_place(disk, path.with_name(name + TORN_SUFFIX), tail), tail)

@@ -32,6 +32,9 @@ little-endian, all checksums are CRC-32 (ISO-HDLC, as in zlib), times are millis
 A file must begin with a data frame: measured, Polars cannot read one that begins with a
 skippable frame, while every reader tried passes over skippable frames after it.
 
+While it is written, what comes next may have room: a skippable frame of zeros, magic 0x184D2A5C, to the
+end of the file. The next commit goes over its beginning, with a new head for the room that is left.
+
 Reading: walk from the start; a commit counts if its frame's and trailer's checksums, sequence and
 chain are right. What follows the last good commit is a *torn tail* if no later commit or footer can
 be recognised in it (a crash), else the file is *damaged* in the middle.
@@ -65,6 +68,9 @@ _TRAILER_SIZE: Final = _SKIPPABLE.size + _TRAILER.size
 _TRAILER_HEAD: Final = _SKIPPABLE.pack(0x184D2A5D, _TRAILER.size) + b"IGT1"
 _FOOTER_MAGIC: Final = 0x184D2A5E
 _FOOTER_END: Final = b"IGFOOT1\n"
+_ROOM_MAGIC: Final = 0x184D2A5C
+_ROOM_START: Final = _ROOM_MAGIC.to_bytes(4, "little")
+ROOM_HEAD_BYTES: Final = _SKIPPABLE.size
 _ENTRY: Final = struct.Struct("<QIQI")
 _TOTALS: Final = struct.Struct("<IQQQ")
 _TAIL: Final = struct.Struct("<II8s")
@@ -173,11 +179,15 @@ def walk(data: bytes, chain: Chain | None = None) -> Walk:
     base = chain.end
     while True:
         position = chain.end - base
-        if position == len(data):
+        if _is_room(data, position):
             return Walk(chain, "open")
         if chain.commits and data[position : position + 4] == _FOOTER_MAGIC.to_bytes(4, "little"):
-            if data[position:] == chain.footer():
+            footer = chain.footer()
+            if data[position:] == footer:
                 return Walk(chain, "sealed")
+            if data.startswith(footer, position) and _is_room(data, position + len(footer)):
+                # The power failed before the room behind it was cut off.
+                return Walk(chain, "open")
             problem = f"the footer at byte {chain.end} does not fit the commits before it"
             break
         problem = _next_commit(data, position, chain)
@@ -185,6 +195,19 @@ def walk(data: bytes, chain: Chain | None = None) -> Walk:
             break
     state: State = "damaged" if _goes_on(data, position, len(chain.commits)) else "torn"
     return Walk(chain, state, problem)
+
+
+def room_head(size: int) -> bytes:
+    """The beginning of room of `size` bytes, ROOM_HEAD_BYTES at least."""
+    return _SKIPPABLE.pack(_ROOM_MAGIC, size - ROOM_HEAD_BYTES)
+
+
+def _is_room(data: bytes, position: int) -> bool:
+    """True if nothing but room stands from `position` on; a power cut may have cut it anywhere."""
+    if data.startswith(_ROOM_START, position):
+        position += ROOM_HEAD_BYTES
+    size = len(data) - position
+    return size <= 0 or (data[position] == 0 and data[position:] == bytes(size))
 
 
 def _next_commit(data: bytes, position: int, chain: Chain) -> str:
@@ -216,7 +239,7 @@ def _goes_on(data: bytes, position: int, sequence: int) -> bool:
     sector may be on disk and an earlier one not. Nor is a footer that tells of no later commit.
     """
     for end, found, _ in trailers(data, position):
-        if not (end == len(data) and found == sequence):
+        if not (found == sequence and _is_room(data, end)):
             return True
     totals = footer_totals(data, position)
     return totals is not None and totals[0] > sequence
@@ -234,7 +257,11 @@ def trailers(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
 
 
 def footer_totals(data: bytes, position: int) -> tuple[int, int] | None:
-    """Commits and events that a whole footer at the end, after `position`, tells of; else None."""
+    """Commits and events that a whole footer at the end, after `position`, tells of; else None.
+
+    A power cut may have left the room behind it.
+    """
+    data = data.rstrip(b"\0")
     if not data.endswith(_FOOTER_END) or len(data) - position < _FOOTER_FIXED:
         return None
     checksum, size, _ = _TAIL.unpack(data[-_TAIL.size :])

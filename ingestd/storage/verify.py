@@ -245,17 +245,17 @@ class _Verification:
         verdict.commits += tally.commits
         verdict.events += tally.events
         verdict.content_bytes += tally.content_bytes
-        verdict.stored_bytes += reading.file_bytes
+        verdict.stored_bytes += reading.chain.end + reading.tail_bytes
         source = self._source(reading.path)
         source.segments += 1
         source.events += tally.events
         error = tally.error or end.error
-        rest_bytes = reading.file_bytes - reading.chain.end
         if error:
             self._problem(reading.path, error)
         elif reading.is_open and found.state == "torn":
             self._note(
-                reading.path, f"{rest_bytes} bytes after the last commit, on their way or torn by a crash"
+                reading.path,
+                f"{reading.tail_bytes} bytes after the last commit, on their way or torn by a crash",
             )
         elif found.state in ("torn", "damaged"):
             self._problem(reading.path, f"{found.state}: {found.problem}")

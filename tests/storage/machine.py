@@ -161,11 +161,11 @@ class Machine(Processes):
             case _ if commits:
                 commit = commits[where % len(commits)]
                 self._disk.rot(shown.path, lambda data: data[: commit.offset] + data[commit.end :])
-        # An open file that ends where a commit ended is as good as any, now or when the power has gone.
-        ends = (0, *(commit.end for commit in commits))
+        # An open file that ends where a commit ended, or has but room from there on, is as good as any,
+        # now or when the power has gone.
         found = [disk for disk in (self._disk.copy(), self._disk.crash()) if disk.exists(shown.path)]
         left = [disk.read(shown.path) for disk in found]
-        is_silent = any(data.startswith(one) and len(one) in ends for one in left)
+        is_silent = any(walk(one).state == "open" for one in left)
         self._promises.rotted(shown, is_silent=is_silent and not shown.is_sealed)
 
     # Meanwhile

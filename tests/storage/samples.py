@@ -58,10 +58,19 @@ def write(disk: Disk, data_dir: Path, commits: Sequence[bytes], name: str = NAME
 
 
 def open_bytes(commits: Sequence[bytes]) -> bytes:
-    """The bytes of an open segment."""
+    """The bytes of an open segment, without the room behind them."""
     disk = new_disk()
-    write(disk, DATA, commits)
-    return disk.read(OPEN)
+    size = write(disk, DATA, commits).size
+    return disk.read(OPEN)[:size]
+
+
+def roomy_bytes(commits: Sequence[bytes]) -> bytes:
+    """The bytes of an open segment of several commits, and the room behind them."""
+    disk = new_disk()
+    size = write(disk, DATA, commits).size
+    data = disk.read(OPEN)
+    assert len(data) > size
+    return data
 
 
 def sealed_bytes(commits: Sequence[bytes]) -> bytes:

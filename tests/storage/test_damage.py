@@ -7,7 +7,7 @@ and only a torn tail is repaired: what is damaged in the middle is kept as it is
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -57,6 +57,9 @@ class Expected:
 
 def check(data: bytes, expected: Expected, disk: Disk | None = None, root: Path = DATA) -> None:
     """Meet the damaged file as a sealed one, as an open one, and as one that recovery finds."""
+    if expected.state == "torn" and data[expected.end :].rstrip(b"\0") in (b"", FINISHED[ENDS[-1] :]):
+        # Room for the next commit looks like that, also behind a footer.
+        expected = replace(expected, state="open")
     found = walk(data)
     assert (len(found.chain.commits), found.state) == (expected.commits, expected.state)
     disk = disk or new_disk()
@@ -85,7 +88,7 @@ def check_recovery(disk: Disk, root: Path, data: bytes, expected: Expected) -> N
     """A torn tail is moved aside, damage is moved to quarantine, and every byte is still there."""
     put(disk, root / OPEN.relative_to(DATA), data)
     [done] = recover_all(disk, root)
-    tail = b"" if expected.state == "sealed" else data[expected.end :]
+    tail = data[expected.end :].rstrip(b"\0") if expected.state in ("torn", "damaged") else b""
     assert (done.commits, done.events) == (expected.commits, expected.events)
     assert done.in_doubt_bytes == len(tail)
     if expected.state == "damaged":
@@ -188,7 +191,8 @@ def test_a_tail_of_any_size_is_told_from_what_was_written(whole: bytes, filling:
     garbage = bytes(4096) if filling == "zeros" else Random(1).randbytes(4096)
     for size in range(1, 4097):
         found = walk(whole + garbage[:size])
-        assert (len(found.chain.commits), found.state) == (len(COMMITS), "torn")
+        state: State = "open" if filling == "zeros" else "torn"
+        assert (len(found.chain.commits), found.state) == (len(COMMITS), state)
     for size in [*range(1, 70), *range(100, 4097, 97), 4095, 4096]:
         check(whole + garbage[:size], Expected(len(COMMITS), "torn"))
 
