@@ -19,7 +19,7 @@ from msgspec import Raw
 
 from bench import corpus
 from ingestd.config import Settings
-from ingestd.events import Event
+from ingestd.forms import Event
 
 _BODIES = 16
 

@@ -20,7 +20,6 @@ a request, 32 KB a message, 2,500 messages.
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -28,7 +27,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from ingestd import oddities
-from ingestd.errors import Rejection, invalid_event
+from ingestd.errors import invalid_event
 from ingestd.oddities import Timestamp
 from ingestd.places import invalid
 
@@ -95,16 +94,6 @@ def as_array(body: bytes | bytearray, call: str, received_ms: int) -> bytes:
                 raise invalid_event("invalid_event", f"$.batch[{i}].type: expected one of {', '.join(TYPES)}")
         _complete(row, received, sent_at if isinstance(sent_at, datetime) else None)
     return _encode(rows)
-
-
-def placed(rejection: Rejection, call: str) -> Rejection:
-    """What is wrong with an event of `as_array`, as the client may find it in what it sent."""
-    detail = re.sub(
-        r"^\$\[(\d+)\]",
-        lambda match: f"$.batch[{match[1]}]" if call == BATCH else "$",
-        rejection.detail or "",
-    )
-    return Rejection(rejection.status, rejection.code, rejection.error, detail, quoted=rejection.quoted)
 
 
 def _message(raw: Raw, index: int) -> dict[str, Raw]:

@@ -1,4 +1,4 @@
-"""Bodies of one event a line (NDJSON, JSON Lines), which log shippers send, as arrays of events.
+"""Bodies of one event a line (NDJSON, JSON Lines), which log shippers send, as the events of an array.
 
 A line holds one JSON value, whole. Two on a line, or one on two, are refused: nobody who means NDJSON
 sends them, and the numbers of lines in errors would lie. Empty lines are passed over.
@@ -6,7 +6,6 @@ sends them, and the numbers of lines in errors would lie. Empty lines are passed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -29,43 +28,12 @@ CONTENT_TYPES: Final = frozenset(
 )
 """None of them is registered; each is sent by somebody."""
 
-_SLICE_BYTES: Final = 128 * 1024
-
 _values = msgspec.json.Decoder(Raw).decode_lines
 _value = msgspec.json.Decoder(Raw).decode
 
 
-def array(body: bytes | bytearray) -> bytes:
-    """The events of all lines, not yet validated, as an array. Raises Rejection (400)."""
-    values = _split(body, 0)
-    if not values:
-        raise _nothing()
-    return b"[%b]" % b",".join(values)
-
-
-def arrays(body: bytes | bytearray) -> Iterator[bytes]:
-    """The same in slices of whole lines, for a large body. Raises Rejection (400)."""
-    at = lines_before = 0
-    is_empty = True
-    while at < len(body):
-        end = body.find(b"\n", at + _SLICE_BYTES) + 1 or len(body)
-        piece = body[at:end]
-        values = _split(piece, lines_before)
-        if values:
-            is_empty = False
-            yield b"[%b]" % b",".join(values)
-        lines_before += piece.count(b"\n")
-        at = end
-    if is_empty:
-        raise _nothing()
-
-
-def _nothing() -> Rejection:
-    return invalid_event("invalid_event", "the body has no line with an event")
-
-
-def _split(body: bytes | bytearray, lines_before: int) -> list[Raw]:
-    """The value of each line. Raises Rejection (400)."""
+def as_array(body: bytes | bytearray) -> bytes:
+    """The values of the lines, not yet validated, as an array. Raises Rejection (400)."""
     try:
         body.decode()
         try:
@@ -74,10 +42,12 @@ def _split(body: bytes | bytearray, lines_before: int) -> list[Raw]:
             body = oddities.without_lone_surrogates(body)
             values = _values(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _bad_line(body, lines_before) from None
+        raise _bad_line(body) from None
     if not _is_one_a_line(values, body):
-        raise _bad_line(body, lines_before)
-    return values
+        raise _bad_line(body)
+    if not values:
+        raise invalid_event("invalid_event", "the body has no line with an event")
+    return b"[%b]" % b",".join(values)
 
 
 def _is_one_a_line(values: list[Raw], body: bytes | bytearray) -> bool:
@@ -91,7 +61,7 @@ def _is_one_a_line(values: list[Raw], body: bytes | bytearray) -> bool:
     return [len(memoryview(value)) for value in values] == [len(text) for _, text in places.lines(body)]
 
 
-def _bad_line(body: bytes | bytearray, lines_before: int) -> Rejection:
+def _bad_line(body: bytes | bytearray) -> Rejection:
     """The Rejection of the first line that is not one JSON value."""
     for number, text in places.lines(body):
         try:
@@ -99,5 +69,7 @@ def _bad_line(body: bytes | bytearray, lines_before: int) -> Rejection:
             _value(oddities.without_lone_surrogates(text))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
             rejection = places.invalid(e)
-            return places.on_line(lines_before + number, rejection, rejection.detail or "")
+        else:
+            continue
+        return places.on_line(number, rejection, rejection.detail or "")
     raise AssertionError("each line is good, and all together are not")

@@ -1,4 +1,4 @@
-"""A large array of events, cut into slices that are arrays of events themselves.
+"""A large array of events, cut into slices that are arrays of events themselves; or lines into lines.
 
 Arrays put together with commas are an array, so if every slice is valid, then the whole is, with the
 same events, wherever it was cut.
@@ -34,6 +34,15 @@ def seeming(body: bytes | bytearray) -> Iterator[bytes | bytearray]:
         yield b"[%b]" % view[at : cut + 1]
         at = cut + 2
     yield b"[%b" % view[at:]
+
+
+def of_lines(body: bytes | bytearray) -> Iterator[bytes]:
+    """Slices of whole lines."""
+    at = 0
+    while at < len(body):
+        end = body.find(b"\n", at + _SLICE_BYTES) + 1 or len(body)
+        yield bytes(memoryview(body)[at:end])
+        at = end
 
 
 def exact(body: bytes | bytearray) -> Iterator[bytes]:

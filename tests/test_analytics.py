@@ -16,7 +16,8 @@ from ingestd.analytics import (
     TYPES,
 )
 from ingestd.errors import Rejection
-from ingestd.events import ANALYTICS, Stamper
+from ingestd.events import Stamper
+from ingestd.forms import ANALYTICS
 
 RECEIVED: Final = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 SENT: Final = "2026-03-01T11:59:50.000Z"

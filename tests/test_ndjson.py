@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingestd import events, ndjson
+from ingestd import events, slices
 from ingestd.errors import Rejection
-from ingestd.events import LINES, MANY, SLICED_BYTES_MIN, Batch, Form, Stamper
+from ingestd.events import SLICED_BYTES_MIN, Batch, Stamper
+from ingestd.forms import LINES, MANY, Form
 from tests.http.test_rounds import GOOD, INVALID, MADE, ODD
 from tests.http.test_splits import UNHURRIED
 from tests.support.requests import encoded, event, post, post_chunked
@@ -229,7 +230,7 @@ def test_nothing_is_stored_of_a_body_with_a_bad_line() -> None:
 
 def test_small_slices_name_lines_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "SLICED_BYTES_MIN", 0)
-    monkeypatch.setattr(ndjson, "_SLICE_BYTES", 200)
+    monkeypatch.setattr(slices, "_SLICE_BYTES", 200)
     good = [item for item in ON_ONE_LINE if item not in BAD]
     for place in range(len(good)):
         body = b"\r\n\n".join([*good[:place], b'{"event":1}', *good[place:]])

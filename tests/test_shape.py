@@ -14,7 +14,8 @@ from msgspec import UNSET
 
 from ingestd import events, shape
 from ingestd.errors import Rejection
-from ingestd.events import MANY, Stamper
+from ingestd.events import Stamper
+from ingestd.forms import MANY
 from ingestd.shape import alike
 from tests.http.test_splits import UNHURRIED
 from tests.support.requests import TIMESTAMP, event

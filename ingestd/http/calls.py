@@ -17,7 +17,8 @@ from typing import Final, NamedTuple
 
 from ingestd import ndjson
 from ingestd.errors import Rejection
-from ingestd.events import LINES, MANY, ONE, Form, Stamper
+from ingestd.events import Stamper
+from ingestd.forms import LINES, MANY, ONE, Form
 from ingestd.http.codings import CODINGS
 from ingestd.http.cors import Cors
 from ingestd.http.guards import Head

@@ -12,7 +12,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from ingestd.errors import Rejection, internal
-from ingestd.events import ONE
+from ingestd.forms import ONE
 from ingestd.http import responses
 from ingestd.http.calls import Asked, Call
 

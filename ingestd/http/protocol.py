@@ -11,7 +11,8 @@ import math
 from typing import Any, Final
 
 from ingestd.errors import Rejection
-from ingestd.events import ONE, SLICED_BYTES_MIN
+from ingestd.events import SLICED_BYTES_MIN
+from ingestd.forms import ONE
 from ingestd.http import lifecycle, responses
 from ingestd.http.calls import Call
 from ingestd.http.exchange import Exchange

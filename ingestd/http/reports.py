@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, cast
 
 from ingestd.config import Settings
 from ingestd.errors import Rejection
-from ingestd.events import ONE
+from ingestd.forms import ONE
 from ingestd.http.calls import Asked, Call
 from ingestd.http.exchange import Exchange
 from ingestd.http.peers import Peers

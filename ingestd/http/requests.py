@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httptools
 
 from ingestd.errors import Rejection, too_large
-from ingestd.events import ONE
+from ingestd.forms import ONE
 from ingestd.http import guards, lifecycle
 from ingestd.http.authorization import Authorization
 from ingestd.http.calls import Asked, Call, Repeat

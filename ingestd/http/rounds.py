@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Final
 
 from ingestd.errors import Rejection, StorageError, internal
-from ingestd.events import ONE, Batch
+from ingestd.events import Batch
+from ingestd.forms import ONE
 from ingestd.http.calls import Caller
 from ingestd.http.exchange import Exchange
 from ingestd.metrics import Traffic

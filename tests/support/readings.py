@@ -15,7 +15,7 @@ import h11
 import zstandard
 
 from ingestd.errors import Rejection
-from ingestd.events import ONE
+from ingestd.forms import ONE
 from ingestd.http import requests
 from ingestd.http.calls import Call, Routes
 from ingestd.http.cors import Cors
