@@ -19,7 +19,7 @@ from ingestd.http.decoder import BUFFER_BYTES, Decoder
 from ingestd.http.inflate import ISAL, ZLIB, Gunzip, Inflate
 from ingestd.http.unzstd import Unzstd
 from tests.support.requests import bytewise, cut
-from tests.support.wire import CONTINUE, Site, Wire
+from tests.support.wire import CONTINUE, Site, Wire, key
 
 _ANSWER: Final = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n((?:[!-9;-~]+: [ -~]*\r\n)+)\r\n")
 _LENGTH: Final = re.compile(rb"^Content-Length: (\d+)\r$", re.MULTILINE)
@@ -73,7 +73,10 @@ def _are_alike(one: Outcome, other: Outcome) -> bool:
 
 def outcome(pieces: list[bytes]) -> Outcome:
     """What becomes of a stream that comes in these pieces."""
-    site = Site()
+    site = Site(cors_origins="https://a.example")
+    site.keyring.replace(
+        [key(), key("ing_public", "page", public=True, events_per_s=1e6, requests_per_s=1e6)]
+    )
     wire = Wire(site)
     wire.feed(b"", pieces)
     site.commit()

@@ -6,6 +6,7 @@ same events, wherever it was cut.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final, cast
 
@@ -16,6 +17,7 @@ from ingestd import oddities
 from ingestd.places import invalid
 
 _SLICE_BYTES: Final = 128 * 1024
+_NOT_WHITE: Final = re.compile(rb"[^ \t\r\n]")
 
 _raws = msgspec.json.Decoder(list[Raw]).decode
 
@@ -37,12 +39,14 @@ def seeming(body: bytes | bytearray) -> Iterator[bytes | bytearray]:
 
 
 def of_lines(body: bytes | bytearray) -> Iterator[bytes]:
-    """Slices of whole lines."""
-    at = 0
-    while at < len(body):
-        end = body.find(b"\n", at + _SLICE_BYTES) + 1 or len(body)
+    """Slices of whole lines, each with something on one of them, if there is anything at all."""
+    at, found = 0, _NOT_WHITE.search(body)
+    while True:
+        end = body.find(b"\n", max(at + _SLICE_BYTES, found.start() if found else 0)) + 1 or len(body)
         yield bytes(memoryview(body)[at:end])
-        at = end
+        at, found = end, _NOT_WHITE.search(body, end)
+        if found is None:
+            return
 
 
 def exact(body: bytes | bytearray) -> Iterator[bytes]:

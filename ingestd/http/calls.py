@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pkgutil import get_data
+from sys import intern
 from typing import Final, NamedTuple
 
 from ingestd import ndjson
@@ -115,7 +116,7 @@ class Call:
             allow = b"Allow: %b\r\n" % b", ".join(route.methods)
             raise Rejection(405, "method_not_allowed", "Method not allowed.", None, allow)
         self.route = path.decode()
-        self.method = head.method.decode()
+        self.method = intern(head.method.decode())
         self.form = form
         if form is MANY and head.content_type in ndjson.CONTENT_TYPES:
             self.form = LINES

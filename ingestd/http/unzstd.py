@@ -18,6 +18,8 @@ else:
 
 WINDOW_BYTES_MAX: Final = 8 * 1024 * 1024
 """What a decoder must support, and no encoder of a content coding may exceed (RFC 9659 §3)."""
+STATE_BYTES: Final = 224 * 1024
+"""What the library keeps beside its window: its tables, and a block of input (128 KiB)."""
 FRAMES_MAX: Final = 1000
 """A frame that holds nothing has 9 bytes and takes 10 µs to begin (measured); clients send one."""
 _HEADER_BYTES_MAX: Final = 18
@@ -47,8 +49,13 @@ class Unzstd(Decoder):
 
     @property
     def held_bytes(self) -> int:
-        """The output, and the window, which is filled as the output grows."""
-        return self.inflated_bytes + min(self.inflated_bytes, WINDOW_BYTES_MAX)
+        """The output, the window, which is filled as the output grows, and what every frame costs.
+
+        Without the last, many connections with a little of a body each would cost what nobody counts.
+        """
+        if self._stream is None:
+            return 0
+        return self.inflated_bytes + min(self.inflated_bytes, WINDOW_BYTES_MAX) + STATE_BYTES
 
     def _begin(self, data: bytes) -> bytes:
         """Begin a frame once its header is there, for a lie in it must be seen.

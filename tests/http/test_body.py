@@ -10,6 +10,7 @@ import pytest
 import zstandard
 
 from ingestd.http.decoder import compressed_bytes_max
+from ingestd.http.unzstd import STATE_BYTES
 from tests.support.requests import bytewise, chunks, cut, encoded, event, head, post, post_chunked
 from tests.support.wire import Answer, Site, Wire
 
@@ -123,8 +124,8 @@ def test_a_bomb_is_refused_long_before_its_end_and_never_counts_more_than_the_li
     while not wire.is_ended():
         wire.feed(b"14\r\n" + bomb[fed : fed + 20] + b"\r\n")
         fed += 20
-        # zstd's window counts as well.
-        assert site.inflight_bytes <= LIMIT * (2 if name == "zstd" else 1)
+        # zstd's window and state count as well.
+        assert site.inflight_bytes <= (2 * LIMIT + STATE_BYTES if name == "zstd" else LIMIT)
     assert wire.answer().status == 413
     assert fed < len(bomb)
 
@@ -144,6 +145,26 @@ def test_an_encoding_that_is_not_known_is_415_and_those_that_are_stand_in_the_an
     assert (answer.status, answer.code) == (415, "unsupported_encoding")
     assert answer.headers["Accept-Encoding"] == "gzip, deflate, zstd, identity"
     assert answer.detail == "send one Content-Encoding of gzip, deflate, zstd, identity"
+
+
+def test_many_zstd_bodies_that_have_just_begun_are_bounded_by_the_budget() -> None:
+    """Each has state that is larger than all that it has sent."""
+    site = Site(inflight_bytes_max=4 * STATE_BYTES)
+    packed = zstandard.compress(BODY)
+    begun = head("POST /v1/track HTTP/1.1", [f"Content-Length: {len(packed)}", "Content-Encoding: zstd"])
+    wires = [Wire(site) for _ in range(8)]
+    for wire in wires:
+        wire.feed(begun + packed[:20])
+    assert site.inflight_bytes <= 4 * STATE_BYTES
+    refused = [wire for wire in wires if wire.answers()]
+    assert {wire.answer().status for wire in refused} <= {429}
+    for wire in wires:
+        if wire not in refused:
+            wire.feed(packed[20:])
+    site.commit()
+    site.tick(11)
+    assert {wire.answer().status for wire in wires} == {200, 429}
+    assert site.inflight_bytes == 0
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ingestd.errors import Rejection
 from ingestd.http.codings import CODINGS, NAMES
 from ingestd.http.decoder import BUFFER_BYTES, Decoder, compressed_bytes_max
 from ingestd.http.inflate import Inflate
-from ingestd.http.unzstd import FRAMES_MAX, WINDOW_BYTES_MAX, Unzstd
+from ingestd.http.unzstd import FRAMES_MAX, STATE_BYTES, WINDOW_BYTES_MAX, Unzstd
 from tests.http.test_inflate import fed_until_too_large
 from tests.support.requests import bytewise, cut
 
@@ -298,12 +298,13 @@ def test_what_becomes_nothing_cannot_be_fed_without_end(name: str) -> None:
     assert fed <= compressed_bytes_max(LIMIT) + len(again) * 100
 
 
-def test_the_window_of_zstd_counts_as_memory_that_is_held() -> None:
+def test_window_and_state_of_zstd_count_as_memory_that_is_held() -> None:
     decoder = Unzstd(20 * MIB)
+    assert decoder.held_bytes == 0
     decoder.feed(zstd.compress(bytes(MIB)))
-    assert decoder.held_bytes == 2 * MIB
+    assert decoder.held_bytes == 2 * MIB + STATE_BYTES
     decoder.feed(zstd.compress(bytes(15 * MIB)))
-    assert decoder.held_bytes == 16 * MIB + WINDOW_BYTES_MAX
+    assert decoder.held_bytes == 16 * MIB + WINDOW_BYTES_MAX + STATE_BYTES
 
 
 def test_every_coding_that_clients_are_told_of_is_there() -> None:
