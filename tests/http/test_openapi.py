@@ -26,7 +26,6 @@ ROOT: Final = Path(__file__).parents[2]
 DOCUMENT: Final[dict[str, Any]] = json.loads((ROOT / "docs" / "openapi.json").read_text())
 NOT_IN_IT: Final = {
     "after_close": "nobody sees it",
-    "too_large": "for calls of Segment's API that are not served yet",
     "tls_required": "for those who do not speak what the address speaks",
     "not_found": "for paths that are not in the document",
     "method_not_allowed": "for methods that are not in the document",
