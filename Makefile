@@ -87,6 +87,7 @@ uninstall:
 
 clean:
 	rm -rf fuzz/corpus
+	rm -rf bench/results bench/apps/fastify/node_modules .locust
 	rm -rf .venv *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
