@@ -27,7 +27,7 @@ help:
 	@echo "make nightly what takes too long for every change: MODEL_SEEDS=10000 runs of storage on a faulty disk,"
 	@echo "             and kill -9 under load, KILL_ROUNDS=1000 times"
 	@echo "make docs    write anew what README.md and docs/ have from the code"
-	@echo "make bench   measure, and compare with others (an hour); bench-quick: ingestd and its floors (a minute)"
+	@echo "make bench   measure, and compare with others (two hours); bench-quick: ingestd and its floors (a minute)"
 	@echo "make fuzz    look for inputs that break the reading of requests and of gzip; FUZZ_SECONDS=60 each"
 	@echo "make install    as root: the service, its units and its user; docs/operations.md"
 	@echo "make uninstall  take that away again, but settings and data"

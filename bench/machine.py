@@ -15,6 +15,7 @@ from typing import Final
 from bench.contenders import ROOT
 from bench.results import Machine
 
+_MEASURED: Final = ("ingestd", "bench/*.py", "bench/apps")
 _MOUNTS: Final = Path("/proc/self/mounts")
 
 
@@ -57,11 +58,7 @@ def commit() -> str:
     if git is None or not (ROOT / ".git").exists():
         return "unknown"
     revision = _git(git, "rev-parse", "--short=12", "HEAD")
-    return (
-        f"{revision}, with changes"
-        if _git(git, "status", "--porcelain", "--", "ingestd", "bench")
-        else revision
-    )
+    return f"{revision}, with changes" if _git(git, "status", "--porcelain", "--", *_MEASURED) else revision
 
 
 def _git(*command: str) -> str:

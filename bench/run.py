@@ -98,7 +98,11 @@ class Run:
         return remedy is None
 
     def _written(self, load: Load, real: Path | None) -> Bodies:
-        made = Bodies(load, bodies(load, real), self._folder / "bodies" / load.name)
+        texts = bodies(load, real)
+        once: list[bytes] = []
+        if load.shape == "real" and real is not None:
+            once = texts[: len(real.read_bytes().splitlines()) // load.events]
+        made = Bodies(load, texts, self._folder / "bodies" / load.name, once)
         wrk.write_bodies(made.texts, made.file)
         return made
 
@@ -164,6 +168,8 @@ class Run:
         try:
             driven, cpu_s = one.drive(bodies, self._seconds(bodies.load))
             settling_cpu_s, peak = one.settle(), one.process.peak_rss_bytes()
+            if bodies.once:
+                one.store_once(bodies)
             stored = one.stored(bodies.load)
         finally:
             one.forget()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -21,6 +23,10 @@ from bench.results import Checked
 
 _START_S: Final = 30.0
 _READ_BYTES: Final = 1 << 20
+_REST_S: Final = 0.2
+_REST_S_MAX: Final = 20.0
+_IDLE_CPU_S: Final = 0.015
+"""What a server that has nothing to do may take in that time: one tick of the clock."""
 CONNECTIONS: Final = 64
 """On which requests at a fixed rate come."""
 
@@ -31,6 +37,8 @@ class Bodies(NamedTuple):
     load: Load
     texts: list[bytes]
     file: Path
+    once: list[bytes]
+    """Where a corpus is so small that it comes again within what zstd looks back on: all of it, once."""
 
 
 class Stored(NamedTuple):
@@ -76,12 +84,38 @@ class Running:
         return driven, self.process.cpu_s() - before
 
     def settle(self) -> float:
-        """Wait until all is in its last form; CPU seconds that took."""
+        """Wait until nothing is on its way, then until all is in its last form: CPU seconds of that."""
+        self._rest()
         if self.contender.settle is None:
             return 0.0
         before = self.process.cpu_s()
         self.contender.settle(self.site, self.process)
         return self.process.cpu_s() - before
+
+    def _rest(self) -> None:
+        """Until it works no more: requests whose client has gone are still on their way."""
+        end, spent = time.monotonic() + _REST_S_MAX, -1.0
+        while (now := self.process.cpu_s()) > spent + _IDLE_CPU_S and time.monotonic() < end:
+            spent = now
+            time.sleep(_REST_S)
+
+    def store_once(self, bodies: Bodies) -> None:
+        """In place of what a load has left: what must not come twice, once. Raises RuntimeError."""
+        self.forget()
+        connection = http.client.HTTPConnection("127.0.0.1", self.site.port, timeout=20)
+        headers = {"Authorization": f"Bearer {self.site.key}", "Content-Type": "application/json"}
+        if bodies.load.is_gzip:
+            headers["Content-Encoding"] = "gzip"
+        try:
+            for text in bodies.once:
+                connection.request("POST", bodies.load.path, text, headers)
+                answer = connection.getresponse()
+                if answer.status != 200:
+                    raise RuntimeError(f"{answer.status}: {answer.read(200)!r}")
+                answer.read()
+        finally:
+            connection.close()
+        self.settle()
 
     def stored(self, load: Load) -> Stored:
         """What is in its files now: of requests whose answer nobody has waited for as well."""
