@@ -156,8 +156,8 @@ class Stamper:
 
     def _batch(self, body: bytes | bytearray, form: Form, received_ms: int, is_strict: bool) -> Batch:
         """The same, received when the stamps say, and looked at for all that is odd or not."""
-        if form.is_array and not is_strict:
-            found = alike(body)
+        if form.is_array:
+            found = alike(body, is_strict=is_strict)
             if found is not None:
                 return self._joined(*found, received_ms)
         body, decoded = _validated(body, form, is_strict)
