@@ -1,6 +1,8 @@
 # What people and CI call. The virtualenv in .venv is made on first use, and again when pyproject.toml changes.
 PYTHON ?= python3
 BIN := .venv/bin
+# Apart, for contenders ask for versions of their own.
+BENCH := .venv/bench/bin
 # How long each of the two targets is fuzzed.
 FUZZ_SECONDS ?= 60
 # Of the fuzzer's random numbers; 0: another one each time. CI names one, so that it fails for a change, not by chance.
@@ -65,13 +67,13 @@ docs: .venv/dev.stamp
 
 bench: .venv/bench.stamp
 	@mkdir -p bench/results
-	$(BIN)/python -m bench run bench/results/long.json $(BENCH_OPTIONS)
-	@echo "'$(BIN)/python -m bench report bench/results/long.json' makes docs/benchmarks.md of it"
+	$(BENCH)/python -m bench run bench/results/long.json $(BENCH_OPTIONS)
+	@echo "'$(BENCH)/python -m bench report bench/results/long.json' makes docs/benchmarks.md of it"
 
 bench-quick: .venv/bench.stamp
 	@mkdir -p bench/results
-	$(BIN)/python -m bench run bench/results/quick.json --quick $(BENCH_OPTIONS)
-	$(BIN)/python -m bench show bench/results/quick.json
+	$(BENCH)/python -m bench run bench/results/quick.json --quick $(BENCH_OPTIONS)
+	$(BENCH)/python -m bench show bench/results/quick.json
 
 fuzz: .venv/fuzz.stamp
 	@mkdir -p fuzz/corpus/protocol fuzz/corpus/inflate fuzz/findings
@@ -102,8 +104,9 @@ clean:
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@ .venv/serve.stamp
 
-.venv/bench.stamp: .venv/dev.stamp
-	$(BIN)/pip install --quiet --editable '.[bench]'
+.venv/bench.stamp: pyproject.toml
+	$(PYTHON) -m venv .venv/bench
+	.venv/bench/bin/pip install --quiet --editable '.[bench]'
 	if command -v npm >/dev/null; then cd bench/apps/fastify && npm ci --silent; fi
 	@touch $@
 

@@ -44,7 +44,7 @@ class Order(msgspec.Struct):
 
 
 class Timing(msgspec.Struct):
-    """Of the requests that count; `late_p99_ms` of sending those for which a connection was free."""
+    """Of the requests that count; `late_p99_ms` of sending, when due and a connection was free."""
 
     requests: int
     p50_ms: float
@@ -88,6 +88,7 @@ def run(order: Order) -> Timing:
 def _drive(order: Order, due: list[float], poll: select.epoll, by_fd: dict[int, socket.socket]) -> Timing:
     clock, requests, count = time.perf_counter, order.requests, len(order.requests)
     free = deque(by_fd)
+    free_since = dict.fromkeys(by_fd, 0.0)
     asked: dict[int, float] = {}
     """When the request was due that each busy connection has sent."""
     received: dict[int, bytes] = {}
@@ -98,13 +99,12 @@ def _drive(order: Order, due: list[float], poll: select.epoll, by_fd: dict[int, 
     end = counts_from + order.seconds + _GRACE_S
     while answered < len(due):
         now = clock()
-        had_free = bool(free)
         while free and sent < len(due) and start + due[sent] <= now:
             fd = free.popleft()
             asked[fd] = due_at = start + due[sent]
             by_fd[fd].sendall(requests[sent % count])
-            if had_free and due_at >= counts_from:
-                late.append(clock() - due_at)
+            if due_at >= counts_from:
+                late.append(clock() - max(due_at, free_since[fd]))
             sent += 1
         for fd, _ in poll.poll(0):
             piece = by_fd[fd].recv(_READ_BYTES)
@@ -114,9 +114,9 @@ def _drive(order: Order, due: list[float], poll: select.epoll, by_fd: dict[int, 
             if not _is_whole(data):
                 received[fd] = data
                 continue
-            due_at = asked.pop(fd)
+            due_at, free_since[fd] = asked.pop(fd), clock()
             if due_at >= counts_from:
-                took.append(clock() - due_at)
+                took.append(free_since[fd] - due_at)
             free.append(fd)
             answered += 1
         if now > end:

@@ -79,6 +79,7 @@ def page(view: View) -> str:
     rounds = "1 round" if made.rounds == 1 else f"{made.rounds} rounds"
     places = {
         "when": [f"Measured {made.started}, commit {made.commit}, {rounds}"],
+        "connections": [str(max((one.connections for one in made.latency), default=0))],
         "targets": targets.table(view),
         "cpu": tables.cpu(view),
         "throughput": tables.throughput(view),

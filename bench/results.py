@@ -106,7 +106,7 @@ class Latency(Struct, frozen=True):
     p999_ms: float
     max_ms: float
     late_p99_ms: float
-    """How late the generator itself sent, for reasons of its own: contained in the figures above."""
+    """How late the generator sent what was due and had a free connection: contained in the figures above."""
 
 
 class DiskProbe(Struct, frozen=True):

@@ -55,11 +55,9 @@ _NESTED: Final = tuple(
 _FLAT: Final = (Load(1, "flat"), Load(1000, "flat"), Load(1000, "flat", True))
 _REAL: Final = (Load(1, "real"), Load(100, "real"), Load(100, "real", True))
 
-LONG: Final = Plan(
-    5, 3.0, 5.0, _NESTED + _FLAT + _REAL, (500, 1000, 2000, 4000, 8000, 16_000, 24_000, 32_000, 48_000)
-)
+LONG: Final = Plan(5, 3.0, 5.0, _NESTED + _FLAT + _REAL, (500.0, 1e3, 2e3, 4e3, 8e3, 16e3, 24e3, 32e3))
 QUICK: Final = Plan(
-    1, 1.0, 2.0, (ONE, Load(1000), Load(1000, is_gzip=True), Load(10_000)), (1000, 8000),
+    1, 1.0, 2.0, (ONE, Load(1000), Load(1000, is_gzip=True), Load(10_000)), (1e3, 8e3),
     frozenset({KERNELS, NOOP, FSYNC, WRITE, MEMORY, TWO}),
 )  # fmt: skip
 """ingestd and its floors."""
@@ -240,7 +238,7 @@ class Run:
         if not full:
             return None
         if rate is None:
-            return round(full[0] / 2)
+            return float(round(full[0] / 2))
         return rate if rate <= full[0] * _FILL else None
 
     def _latency(self, number: int, one: Running, rate: float, *, is_half: bool) -> None:

@@ -27,7 +27,7 @@ _REST_S: Final = 0.2
 _REST_S_MAX: Final = 20.0
 _IDLE_CPU_S: Final = 0.015
 """What a server that has nothing to do may take in that time: one tick of the clock."""
-CONNECTIONS: Final = 64
+CONNECTIONS: Final = 256
 """On which requests at a fixed rate come."""
 
 

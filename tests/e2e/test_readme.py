@@ -143,7 +143,7 @@ PAGES = [
 ]
 
 
-@pytest.mark.parametrize("page", [*PAGES, "bench/README.md", "fuzz/README.md"])
+@pytest.mark.parametrize("page", [*PAGES, "bench/README.md", "docs/benchmarks.md", "fuzz/README.md"])
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\((?!https://)([^)]+)\)", path.read_text()):
