@@ -28,7 +28,7 @@ from ingestd import oddities
 from ingestd.errors import Rejection, StorageError, invalid_event
 from ingestd.uuid7 import uuid7s
 
-Ack = Callable[["StorageError | None"], None]
+Ack = Callable[["StorageError | None", str], None]
 
 
 _ABSENT: Final = Raw()
@@ -63,7 +63,7 @@ class LooseEvent(_Named, gc=False, kw_only=True):
 class Batch:
     """The events of one request, or of small ones validated together, on their way to disk.
 
-    `ack` is called once, on the loop.
+    `ack` is called once, on the loop: with the error, or with the receipt of the commit, "" if there is none.
     """
 
     __slots__ = ("ack", "events", "lines", "message_ids", "received_ms")

@@ -44,16 +44,16 @@ class Exchange(Struct, gc=False, eq=False):
         """What it was for."""
         return self.call.asked if self.call is not None else Asked()
 
-    def accept(self, message_ids: list[str]) -> None:
-        """The answer is 200 with these ids."""
+    def accept(self, message_ids: list[str], kept: bytes) -> None:
+        """The answer is 200 with these ids; `kept` is what its head says of how and where they are kept."""
         if self.call is not None and self.call.form is MANY:
-            self.answer = responses.stored_many(message_ids, self._line())
+            self.answer = responses.stored_many(message_ids, self._line(), kept)
         else:
-            self.accept_one(message_ids[0])
+            self.accept_one(message_ids[0], kept)
 
-    def accept_one(self, message_id: str) -> None:
+    def accept_one(self, message_id: str, kept: bytes) -> None:
         """The same for one event."""
-        self.answer = responses.stored_one(message_id, self._line())
+        self.answer = responses.stored_one(message_id, self._line(), kept)
 
     def reject(self, rejection: Rejection) -> None:
         """The answer is an error, and the last one: what follows an error is not read as a request."""

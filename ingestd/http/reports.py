@@ -49,13 +49,13 @@ class LoggedExchange(Exchange, gc=False, eq=False):
     def _reporter(self) -> Reporter:
         return cast(Reporter, self.answerer)
 
-    def accept(self, message_ids: list[str]) -> None:
-        super().accept(message_ids)
+    def accept(self, message_ids: list[str], kept: bytes) -> None:
+        super().accept(message_ids, kept)
         if self.call is not None and self.call.form is MANY:
             self._reporter.answered(self, len(message_ids))
 
-    def accept_one(self, message_id: str) -> None:
-        super().accept_one(message_id)
+    def accept_one(self, message_id: str, kept: bytes) -> None:
+        super().accept_one(message_id, kept)
         self._reporter.answered(self, 1)
 
     def show(self, call: Call) -> None:

@@ -47,21 +47,27 @@ def date_line() -> bytes:
     return _date_line
 
 
-def stored_one(message_id: str, connection: bytes) -> bytes:
+def kept_lines(ack: str, receipt: str) -> bytes:
+    """What a 200 says of how its events are kept, and where; the same for all of one commit."""
+    line = b"Ingest-Ack: %b\r\n" % ack.encode()
+    return line + b"Ingest-Receipt: %b\r\n" % receipt.encode() if receipt else line
+
+
+def stored_one(message_id: str, connection: bytes, kept: bytes) -> bytes:
     """200 for /v1/track."""
     if time.time() >= _second + 1:
         date_line()
     encoded = _encode(message_id)
-    return b'%b%bContent-Length: %d\r\n\r\n{"status":"ok","messageId":%b}' % (
-        _ok_start, connection, len(encoded) + 28, encoded,
+    return b'%b%b%bContent-Length: %d\r\n\r\n{"status":"ok","messageId":%b}' % (
+        _ok_start, connection, kept, len(encoded) + 28, encoded,
     )  # fmt: skip
 
 
-def stored_many(message_ids: list[str], connection: bytes) -> bytes:
+def stored_many(message_ids: list[str], connection: bytes, kept: bytes) -> bytes:
     """200 for /v1/bulk-track."""
     date_line()
     body = b'{"status":"ok","messageIds":%b}' % _encode(message_ids)
-    return b"%b%bContent-Length: %d\r\n\r\n%b" % (_ok_start, connection, len(body), body)
+    return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (_ok_start, connection, kept, len(body), body)
 
 
 def page(body: bytes, content_type: bytes, connection: bytes, *, is_head: bool) -> bytes:

@@ -278,21 +278,21 @@ class _Worker:
             log.warning("there is room on the disk again, events are taken")
         hub.no_room = no_room(problem, room.retry_after_s) if problem else None
 
-    def _acknowledge(self, batches: list[Batch], error: StorageError | None) -> None:
+    def _acknowledge(self, batches: list[Batch], error: StorageError | None, receipt: str) -> None:
         """On the flusher's thread: one hop to the loop for the whole commit.
 
         The next commit waits for what these answers bring in, or the clients would part into two
         crowds that are committed in turn, with twice the commits.
         """
         self._ring.expect_more()
-        self._loop.call_soon_threadsafe(self._deliver, batches, error)
+        self._loop.call_soon_threadsafe(self._deliver, batches, error, receipt)
 
-    def _deliver(self, batches: list[Batch], error: StorageError | None) -> None:
+    def _deliver(self, batches: list[Batch], error: StorageError | None, receipt: str) -> None:
         self._hub.rounds.begin()
         for batch in batches:
             assert batch.ack is not None
             try:
-                batch.ack(error)
+                batch.ack(error, receipt)
             except Exception:
                 # The others must hear of theirs.
                 log.exception("bug while answering")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 from ingestd import metrics
@@ -23,6 +24,7 @@ from ingestd.metrics import Histogram
 from ingestd.ring import Ring
 from ingestd.storage.disk import Disk
 from ingestd.storage.open_segment import OpenSegment
+from ingestd.storage.receipts import Receipt
 from ingestd.storage.sealer import Sealer
 from ingestd.storage.segment import OPEN_SUFFIX, new_name, open_directory, sealed_path
 
@@ -32,7 +34,8 @@ _PROBE_S = 1.0
 _COMMITS_MAX = 65_536
 """Of one segment: its index is in memory until it is sealed, and is written in one piece."""
 
-Acknowledge = Callable[[list[Batch], StorageError | None], None]
+Acknowledge = Callable[[list[Batch], StorageError | None, str], None]
+"""The last is the receipt of their commit; "" where there is an error."""
 
 
 class Flusher:
@@ -153,9 +156,9 @@ class Flusher:
         """Commit the batches, or say why not; either way they leave the ring."""
         self.committing_since = started = time.monotonic()
         error: StorageError | None = None
-        events = sum([batch.events for batch in batches])
+        events, receipt = sum([batch.events for batch in batches]), ""
         try:
-            self._commit(batches, events)
+            receipt = str(self._commit(batches))
         except Exception as e:
             # A bug must not end the thread: every waiting request would hang.
             error = as_storage_error(e)
@@ -175,7 +178,7 @@ class Flusher:
             self._abandon()
         self._note(error)
         self._ring.release(batches)
-        self._acknowledge(batches, error)
+        self._acknowledge(batches, error, receipt)
 
     def _note(self, error: StorageError | None) -> None:
         """Remember if storage works, and say so when that changes."""
@@ -198,14 +201,17 @@ class Flusher:
         else:
             self._note(None)
 
-    def _commit(self, batches: list[Batch], events: int) -> None:
+    def _commit(self, batches: list[Batch]) -> Receipt:
         segment = self._segment or self._open()
-        lines = b"".join([batch.lines for batch in batches]) if len(batches) > 1 else batches[0].lines
+        lines, message_ids = batches[0].lines, batches[0].message_ids
+        if len(batches) > 1:
+            lines = b"".join([batch.lines for batch in batches])
+            message_ids = list(chain.from_iterable([batch.message_ids for batch in batches]))
         received_ms = [batch.received_ms for batch in batches]
         syncs, size_before = self._settings.ack == "fsync", segment.size
         took_ns = segment.commit(
             lines,
-            events,
+            message_ids,
             # Not the first and the last batch's: the clock may have been set back between them.
             min(received_ms),
             max(received_ms),
@@ -214,6 +220,7 @@ class Flusher:
         self.stored_bytes += segment.size - size_before
         if syncs:
             self.sync_ns.observe(took_ns)
+        return Receipt(segment.name, len(segment.chain.commits) - 1)
 
     def _open(self) -> OpenSegment:
         while True:

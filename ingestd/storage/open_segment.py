@@ -1,4 +1,4 @@
-"""The segment that is being written: one commit after the other, then a footer, then never again."""
+"""The segment that is being written: one commit after the other, then index and footer, then never again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 import zstandard
 
 from ingestd.errors import StorageError
+from ingestd.storage import fingerprints
 from ingestd.storage.disk import Disk
+from ingestd.storage.index import Index
 from ingestd.storage.segment import OPEN_SUFFIX, Chain, open_directory
 
 
@@ -20,6 +22,7 @@ class OpenSegment:
         """Create the file, durably. Raises StorageError."""
         self.name = name
         self.chain = Chain()
+        self._fingerprints = bytearray()
         self._disk = disk
         self._compressor = zstandard.ZstdCompressor(
             level=zstd_level, write_checksum=True, write_content_size=True
@@ -40,24 +43,26 @@ class OpenSegment:
         """Bytes of good commits."""
         return self.chain.end
 
-    def commit(self, lines: bytes, events: int, first_ms: int, last_ms: int, *, sync: bool) -> int:
+    def commit(self, lines: bytes, message_ids: list[str], first_ms: int, last_ms: int, *, sync: bool) -> int:
         """Write one commit, and with `sync` return when it is on stable storage.
 
-        Returns how many nanoseconds the disk has taken. Raises StorageError; then the segment must be
-        abandoned and not be used again.
+        `message_ids` are those of the lines. Returns how many nanoseconds the disk has taken. Raises
+        StorageError; then the segment must be abandoned and not be used again.
         """
+        found = fingerprints.of_ids(message_ids)
         frame = self._compressor.compress(lines)
-        trailer = self.chain.trailer(frame, len(lines), events, first_ms, last_ms)
+        trailer = self.chain.trailer(frame, len(lines), len(message_ids), first_ms, last_ms)
         write = self._disk.write_through if sync else self._disk.write
         started_ns = time.monotonic_ns()
         write(self._fd, frame + trailer)
         took_ns = time.monotonic_ns() - started_ns
         self.chain.append(trailer)
+        self._fingerprints += found
         return took_ns
 
     def finish(self) -> Path:
-        """Write the footer and make all durable; then nobody writes to the file. Raises StorageError."""
-        self._disk.write(self._fd, self.chain.footer())
+        """Write index and footer, and make all durable; nobody writes to it any more. Raises StorageError."""
+        self._disk.write(self._fd, Index(bytes(self._fingerprints)).frame() + self.chain.footer())
         self._disk.fdatasync(self._fd)
         self._close()
         return self._path

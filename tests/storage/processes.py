@@ -22,8 +22,8 @@ from ingestd.config import AckLevel, Settings
 from ingestd.errors import StorageError
 from ingestd.events import Batch
 from ingestd.ring import Ring
+from ingestd.storage import find, packing, reader, retention, verify
 from ingestd.storage import flusher as flusher_module
-from ingestd.storage import packing, reader, retention, verify
 from ingestd.storage import sealer as sealer_module
 from ingestd.storage.flusher import Flusher
 from ingestd.storage.recovery import recover_all
@@ -118,6 +118,7 @@ class Processes:
             (packing, "_PACKED_BYTES", self._shape.packed_bytes),
             (retention, "delete", self._expiring(retention.delete)),
             (reader, "in_order", _one_by_one),
+            (find, "in_order", _one_by_one),
             (verify, "in_order", _one_by_one),
         ]
         logging.disable()
@@ -159,9 +160,11 @@ class Processes:
         all_of_them = [(number, thread) for number in self._workers for thread in ("flusher", "sealer")]
         return [one for one in all_of_them if one not in self._running]
 
-    def _acknowledge(self, number: int, batches: list[Batch], error: StorageError | None) -> None:
+    def _acknowledge(
+        self, number: int, batches: list[Batch], error: StorageError | None, receipt: str
+    ) -> None:
         segment = self._workers[number].flusher._segment
-        self._promises.answered(batches, error, segment.name if segment else "")
+        self._promises.answered(batches, error, segment.name if segment else "", receipt)
 
     # Ends
 

@@ -14,7 +14,9 @@ import zstandard
 from ingestd.config import AckLevel
 from ingestd.errors import StorageError
 from ingestd.events import Batch
+from ingestd.storage.find import Search
 from ingestd.storage.reader import cat
+from ingestd.storage.receipts import Receipt
 from ingestd.storage.segment import OPEN_SUFFIX, SUFFIX, content, walk
 from ingestd.storage.verify import verify
 from tests.storage.samples import DATA
@@ -39,6 +41,12 @@ class Sent:
     lines: list[bytes]
     level: int = NOTHING
     rotten: str = ""
+    receipt: str = ""
+
+    @property
+    def lines_found(self) -> list[bytes]:
+        """As `find` shows them."""
+        return [line.removesuffix(b"\n") for line in self.lines]
 
     def __str__(self) -> str:
         return f"batch {self.number} of connection {self.connection} ({len(self.lines)} lines)"
@@ -82,7 +90,7 @@ class Promises:
             filling = (
                 Random(number * 1000 + i).randbytes(size // 2).hex().encode() if is_random else b"x" * size
             )
-            lines.append(b'{"c":%d,"n":%d,"i":%d,"p":"%b"}\n' % (connection, number, i, filling))
+            lines.append(b'{"c":%d,"messageId":"%d","i":%d,"p":"%b"}\n' % (connection, number, i, filling))
         sent = Sent(connection, number, lines)
         self._by_id[str(number)] = sent
         return Batch(b"".join(lines), [str(number)] * count, at_ms)
@@ -95,12 +103,13 @@ class Promises:
         for i, line in enumerate(sent.lines):
             self._by_line[line] = sent, i
 
-    def answered(self, batches: list[Batch], error: StorageError | None, segment: str) -> None:
+    def answered(self, batches: list[Batch], error: StorageError | None, segment: str, receipt: str) -> None:
         """The flusher has acknowledged these, once each."""
         for batch in batches:
             del self._waiting[batch.message_ids[0]]
             sent = self._by_id[batch.message_ids[0]]
             if error is None:
+                sent.receipt = receipt
                 sent.level = POWER if self._ack == "fsync" else KILL
                 sent.rotten = segment if segment in self.rotten else ""
 
@@ -176,6 +185,23 @@ class Promises:
         has_reason = has_reason or any(shown.has_twin for shown in files)
         if (problems or not verdict.ok) and not has_reason:
             raise Failure(f"nothing was damaged, and yet: {problems or said}")
+        if not has_reason:
+            self._find(disk, [sent for sent in self._sent if id(sent) in present])
+
+    def _find(self, disk: FaultyDisk, present: list[Sent]) -> None:
+        """Some of those that are there are found where they should be."""
+        wrong: list[str] = []
+        search = Search(disk, [DATA], wrong.append)
+        # Not always the same ones.
+        for sent in present[-1:] + present[len(disk.calls) % 7 :: 11][:2]:
+            if [found.event for found in search.by_message_id(str(sent.number))] != sent.lines_found:
+                raise Failure(f"{sent} is not found by its id")
+            if sent.receipt:
+                found = list(search.by_receipt(Receipt.parsed(sent.receipt)))
+                if not set(sent.lines_found) <= {one.event for one in found}:
+                    raise Failure(f"{sent} is not found by its receipt {sent.receipt}")
+        if wrong or search.segments_unindexed:
+            raise Failure(f"a search cannot read all: {wrong}, {search.segments_unindexed}")
 
     def _read(self, lines: bytes) -> set[int]:
         """The batches that are there: whole, once, those of a connection in order."""

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from ingestd.ring import Ring
-from ingestd.storage import packing, recovery
+from ingestd.storage import fingerprints, flusher, packing, recovery
 from ingestd.storage.disk import Disk
 from ingestd.storage.flusher import Flusher
+from ingestd.storage.index import Index
 from ingestd.storage.open_segment import OpenSegment
+from ingestd.storage.receipts import Receipt
 from tests.storage.machine import Action
 from tests.storage.model import Tally, failure, failures, plan, run, shrink
 from tests.storage.processes import Shape
@@ -98,7 +100,7 @@ def _moved_hastily(disk: Disk, source: Any, target: Any) -> None:
     disk.sync_directory(source.parent)
 
 
-COMMIT, POP = OpenSegment.commit, Ring.pop
+COMMIT, POP, OF_IDS = OpenSegment.commit, Ring.pop, fingerprints.of_ids
 BUGS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "commits are not synced": (OpenSegment, "commit", _unsynced),
     "batches are committed in another order": (Ring, "pop", _reversed),
@@ -114,6 +116,18 @@ BUGS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
         lambda disk, path, _data: disk.close(disk.create(path)),
     ),
     "packing loses lines": (packing, "counted", lambda *_: b""),
+    "packing forgets which commits there were": (packing, "Index", lambda found, _commits: Index(found)),
+    "recovery makes no index": (recovery, "_index", lambda *_: b""),
+    "ids are not indexed in the order of their lines": (
+        fingerprints,
+        "of_ids",
+        lambda ids: OF_IDS(ids[::-1]),
+    ),
+    "a receipt names the commit before": (
+        flusher,
+        "Receipt",
+        lambda segment, commit: Receipt(segment, max(0, commit - 1)),
+    ),
 }
 
 
