@@ -1,4 +1,7 @@
-"""The commands: serve, key, cat, verify. Exit 0 if all is well, 1 if something is wrong, 2 for usage."""
+"""The commands: serve, key, cat, find, verify.
+
+Exit 0 if all is well, 1 if something is wrong, 2 for usage; `find` has more.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from ingestd import __version__, config, keys
+from ingestd import __version__, config, finding, keys
 from ingestd.errors import StorageError, UsageError
 from ingestd.progress import Progress
 from ingestd.service import keyfile, logs, supervisor
@@ -85,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     cat.add_argument("paths", nargs="+", type=Path, metavar="DIR|FILE")
     cat.add_argument("-f", "--follow", action="store_true", help="go on with what is added")
 
+    finding.add_command(commands)
+
     verify = commands.add_parser(
         "verify",
         help="check every frame, chain and digest, and count every line",
@@ -136,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     args = _parser().parse_args(argv)
     logs.begin()
-    command = {"serve": _serve, "key": _key, "cat": _cat, "verify": _verify}[args.command]
+    command = {"serve": _serve, "key": _key, "cat": _cat, "find": _find, "verify": _verify}[args.command]
     try:
         status = command(args)
         sys.stdout.flush()
@@ -225,10 +230,14 @@ def _cat(args: argparse.Namespace) -> int:
     return int(failed)
 
 
+def _find(args: argparse.Namespace) -> int:
+    for data_dir in args.data_dirs:
+        _require_data(data_dir)
+    return finding.run(args)
+
+
 def _verify(args: argparse.Namespace) -> int:
-    if not args.data_dir.is_dir():
-        raise UsageError(f"{args.data_dir}: no such directory")
-    _require_segments(args.data_dir)
+    _require_data(args.data_dir)
     progress = Progress(sys.stderr)
 
     def say(finding: Problem | Note) -> None:
@@ -246,6 +255,12 @@ def _verify(args: argparse.Namespace) -> int:
             f"{len(verdict.problems)} problems"
         )
     return int(not verdict.ok)
+
+
+def _require_data(data_dir: Path) -> None:
+    if not data_dir.is_dir():
+        raise UsageError(f"{data_dir}: no such directory")
+    _require_segments(data_dir)
 
 
 def _require_segments(data_dir: Path) -> None:
