@@ -29,8 +29,6 @@ from ingestd.errors import Rejection, StorageError, invalid_event
 from ingestd.uuid7 import uuid7s
 
 Ack = Callable[["StorageError | None", str], None]
-
-
 _ABSENT: Final = Raw()
 
 
@@ -66,10 +64,12 @@ class Batch:
     `ack` is called once, on the loop: with the error, or with the receipt of the commit, "" if there is none.
     """
 
-    __slots__ = ("ack", "events", "lines", "message_ids", "received_ms")
+    __slots__ = ("ack", "events", "lines", "message_ids", "received_ms", "size")
+    quarantine: Batch | None = None  # Kept apart, as durably, before `ack`: see `sifting`.
 
     def __init__(self, lines: bytes, message_ids: list[str], received_ms: int) -> None:
         self.lines = lines
+        self.size = len(lines)
         self.message_ids = message_ids
         self.events = len(message_ids)
         self.received_ms = received_ms

@@ -43,7 +43,7 @@ from ingestd.storage import recovery
 from ingestd.storage.disk import Disk
 from ingestd.storage.flusher import Flusher
 from ingestd.storage.sealer import Sealer
-from ingestd.storage.segment import open_directory, worker_of
+from ingestd.storage.segment import invalid_directory, open_directory, worker_of
 
 log = logging.getLogger("ingestd.worker")
 
@@ -75,13 +75,14 @@ def main() -> int:
 def _serve(brief: Brief, early: list[int]) -> int:
     settings = _within_file_limit(brief.settings)
     disk, data_dir = Disk(), Path(settings.data_dir)
-    disk.make_directory(open_directory(data_dir))
     sealer = Sealer(settings, disk)
-    for recovered in recovery.recover_all(disk, data_dir, partial(_is_ours, brief)):
-        log.warning("recovery: %s", recovered)
-        sealer.recoveries.add(recovered)
-        if recovered.is_left:
-            sealer.take_abandoned(recovered.path)
+    for directory in (data_dir, invalid_directory(data_dir)):
+        disk.make_directory(open_directory(directory))
+        for recovered in recovery.recover_all(disk, directory, partial(_is_ours, brief)):
+            log.warning("recovery: %s", recovered)
+            sealer.recoveries.add(recovered)
+            if recovered.is_left:
+                sealer.take_abandoned(recovered.path)
     return uvloop.run(_Worker(brief, settings, disk, sealer).run(early))
 
 

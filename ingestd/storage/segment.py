@@ -321,6 +321,11 @@ def open_directory(data_dir: Path) -> Path:
     return data_dir / "open"
 
 
+def invalid_directory(data_dir: Path) -> Path:
+    """Where invalid events are set aside, in segments: within, it is like a data directory."""
+    return data_dir / "invalid"
+
+
 def publish(disk: Disk, data_dir: Path, path: Path, name: str) -> Path:
     """Move a file with a durable footer to its sealed place, durably; the last step of sealing.
 

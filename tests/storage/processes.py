@@ -22,7 +22,7 @@ from ingestd.config import AckLevel, Settings
 from ingestd.errors import StorageError
 from ingestd.events import Batch
 from ingestd.ring import Ring
-from ingestd.storage import find, packing, reader, retention, verify
+from ingestd.storage import find, packing, reader, retention, rotation, verify
 from ingestd.storage import flusher as flusher_module
 from ingestd.storage import sealer as sealer_module
 from ingestd.storage.flusher import Flusher
@@ -110,9 +110,11 @@ class Processes:
         """The clock, small packing, no threads, and no bug that is taken for an error of the disk."""
         patches: list[tuple[Any, str, Any]] = [
             (flusher_module, "time", self._clock),
-            (flusher_module, "datetime", self._clock),
-            (flusher_module, "_COMMITS_MAX", self._shape.commits_max),
             (flusher_module, "as_storage_error", _storage_error_only),
+            (rotation, "time", self._clock),
+            (rotation, "datetime", self._clock),
+            (rotation, "_COMMITS_MAX", self._shape.commits_max),
+            (rotation, "as_storage_error", _storage_error_only),
             (sealer_module, "time", self._clock),
             (sealer_module, "as_storage_error", _storage_error_only),
             (packing, "_PACKED_BYTES", self._shape.packed_bytes),
@@ -163,8 +165,7 @@ class Processes:
     def _acknowledge(
         self, number: int, batches: list[Batch], error: StorageError | None, receipt: str
     ) -> None:
-        segment = self._workers[number].flusher._segment
-        self._promises.answered(batches, error, segment.name if segment else "", receipt)
+        self._promises.answered(batches, error, self._workers[number].flusher.segment_name, receipt)
 
     # Ends
 

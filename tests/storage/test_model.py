@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from ingestd.ring import Ring
-from ingestd.storage import fingerprints, flusher, packing, recovery
+from ingestd.storage import fingerprints, packing, recovery, rotation
 from ingestd.storage.disk import Disk
-from ingestd.storage.flusher import Flusher
 from ingestd.storage.index import Index
 from ingestd.storage.open_segment import OpenSegment
 from ingestd.storage.receipts import Receipt
+from ingestd.storage.rotation import Rotation
 from tests.storage.machine import Action
 from tests.storage.model import Tally, failure, failures, plan, run, shrink
 from tests.storage.processes import Shape
@@ -106,9 +106,9 @@ BUGS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "batches are committed in another order": (Ring, "pop", _reversed),
     "the old name goes before the new one is durable": (Disk, "move", _moved_hastily),
     "files that failed are forgotten": (
-        Flusher,
-        "_abandon",
-        lambda flusher: setattr(flusher, "_segment", None),
+        Rotation,
+        "abandon",
+        lambda rotation: setattr(rotation, "_segment", None),
     ),
     "copies are not synced": (
         recovery,
@@ -124,7 +124,7 @@ BUGS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
         lambda ids: OF_IDS(ids[::-1]),
     ),
     "a receipt names the commit before": (
-        flusher,
+        rotation,
         "Receipt",
         lambda segment, commit: Receipt(segment, max(0, commit - 1)),
     ),
