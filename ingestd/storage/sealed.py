@@ -10,17 +10,16 @@ from pathlib import Path
 
 from ingestd.errors import StorageError
 from ingestd.storage import endings, index
+from ingestd.storage import footer as footers
 from ingestd.storage.disk import Disk
 from ingestd.storage.index import Index
 from ingestd.storage.reading import Gone, read
 from ingestd.storage.segment import (
-    FOOTER_MARK,
     TRAILER_SIZE,
     Chain,
     Commit,
     content,
     counted,
-    frames_of,
     trailers,
 )
 
@@ -56,10 +55,10 @@ class Sealed:
         if found is None:
             raise Gone(f"{path} is gone")
         end, _ = found
-        footer = endings.read(self._read, end, FOOTER_MARK)
+        footer = endings.read(self._read, end, footers.MARK)
         if footer is None:
             return
-        frames = frames_of(footer)
+        frames = footers.frames_of(footer)
         events = [events for _, events in frames]
         self.frames = self.commits = Ranges(events)
         end -= len(footer) + endings.OVERHEAD

@@ -60,7 +60,7 @@ from zlib import crc32
 import zstandard
 
 from ingestd.errors import StorageError
-from ingestd.storage import endings, index
+from ingestd.storage import endings, footer, index
 from ingestd.storage.disk import Disk
 from ingestd.storage.frames import decompress, frame_length, lines_in
 from ingestd.storage.index import Index
@@ -73,12 +73,7 @@ _SKIPPABLE: Final = struct.Struct("<II")
 _TRAILER: Final = struct.Struct("<4sIIIIQIIII")
 TRAILER_SIZE: Final = _SKIPPABLE.size + _TRAILER.size
 _TRAILER_HEAD: Final = _SKIPPABLE.pack(0x184D2A5D, _TRAILER.size) + b"IGT1"
-_FOOTER_MAGIC: Final = 0x184D2A5E
-FOOTER_MARK: Final = b"IGFOOT1\n"
-_ENTRY: Final = struct.Struct("<QIQI")
-_TOTALS: Final = struct.Struct("<IQQQ")
-_FOOTER_FIXED: Final = _TOTALS.size + 32
-_ENDINGS: Final = tuple(magic.to_bytes(4, "little") for magic in (index.MAGIC, _FOOTER_MAGIC))
+_ENDINGS: Final = tuple(magic.to_bytes(4, "little") for magic in (index.MAGIC, footer.MAGIC))
 NAME: Final = re.compile(
     r"(?P<year>\d{4})(?P<month>\d\d)(?P<day>\d\d)T(?P<hour>\d\d)\d{4}\.\d{3}Z"
     r"-(?P<node>.+)-w(?P<worker>\d+)-\d+"
@@ -151,16 +146,7 @@ class Chain:
 
     def footer(self) -> bytes:
         """The footer for these commits."""
-        payload = b"".join(
-            _ENTRY.pack(c.offset, c.events, c.first_ms, c.last_ms - c.first_ms) for c in self.commits
-        )
-        payload += _TOTALS.pack(
-            len(self.commits),
-            self.events,
-            sum(c.content_bytes for c in self.commits),
-            sum(c.frame_bytes for c in self.commits),
-        )
-        return endings.wrapped(_FOOTER_MAGIC, payload + self.digest.digest(), FOOTER_MARK)
+        return footer.frame(self.commits, self.digest.digest())
 
 
 State = Literal["sealed", "open", "torn", "damaged"]
@@ -259,17 +245,8 @@ def trailers(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
 
 def footer_totals(data: bytes, position: int) -> tuple[int, int] | None:
     """Commits and events that a whole footer at the end, after `position`, tells of; else None."""
-    payload = endings.unwrapped(memoryview(data)[position:], FOOTER_MARK)
-    if payload is None or len(payload) < _FOOTER_FIXED:
-        return None
-    commits, events, _, _ = _TOTALS.unpack_from(payload, len(payload) - _FOOTER_FIXED)
-    return commits, events
-
-
-def frames_of(footer: bytes) -> list[tuple[int, int]]:
-    """Offset and events of each frame, from the payload of a footer."""
-    entries = footer[: max(0, len(footer) - _FOOTER_FIXED) // _ENTRY.size * _ENTRY.size]
-    return [(offset, events) for offset, events, _, _ in _ENTRY.iter_unpack(entries)]
+    payload = endings.unwrapped(memoryview(data)[position:], footer.MARK)
+    return None if payload is None else footer.totals_of(payload)
 
 
 def content(
