@@ -26,6 +26,7 @@ import msgspec
 from bench import kernels
 from bench.corpus import Load, bodies
 from ingestd.config import Settings
+from ingestd.errors import StorageError
 from ingestd.events import Batch
 from ingestd.http.hub import Hub
 from ingestd.http.logged import connection
@@ -98,7 +99,8 @@ class Server:
         digest = hashlib.sha256(_SECRET.encode()).hexdigest()
         keyring = Keyring([Key(name="default", sha256=digest, created=datetime(2025, 1, 1, tzinfo=UTC))])
         self._deferred: deque[Callable[[], None]] = deque()
-        self._committed: list[Batch] = []
+        self._committed: list[tuple[Batch, str]] = []
+        """Batches, and the receipt of each."""
         self._hub = Hub(
             settings,
             keyring,
@@ -109,9 +111,11 @@ class Server:
             not_ready=lambda: "",
         )
         sealer = Sealer(settings, disk)
-        self._flusher = Flusher(
-            settings, disk, ring, lambda batches, _error: self._committed.extend(batches), sealer, "bench"
-        )
+        self._flusher = Flusher(settings, disk, ring, self._acknowledge, sealer, "bench")
+
+    def _acknowledge(self, batches: list[Batch], error: StorageError | None, receipt: str) -> None:
+        assert error is None
+        self._committed += [(batch, receipt) for batch in batches]
 
     def connect(self) -> tuple[Connection, _Transport]:
         """A new connection."""
@@ -134,9 +138,9 @@ class Server:
 
     def answer(self) -> None:
         """What the loop does when commits are told to it."""
-        for batch in self._committed:
+        for batch, receipt in self._committed:
             assert batch.ack is not None
-            batch.ack(None)
+            batch.ack(None, receipt)
         self._committed.clear()
         self.turn()
 

@@ -31,19 +31,21 @@ from ingestd.places import invalid
 from ingestd.shape import alike
 from ingestd.uuid7 import uuid7s
 
-Ack = Callable[["StorageError | None"], None]
+Ack = Callable[["StorageError | None", str], None]
 
 
 class Batch:
     """The events of one request, or of small ones validated together, on their way to disk.
 
-    `ack` is called once, on the loop.
+    `ack` is called once, on the loop: with the error, or with the receipt of the commit, "" if there is none.
     """
 
-    __slots__ = ("ack", "events", "lines", "message_ids", "received_ms")
+    __slots__ = ("ack", "events", "lines", "message_ids", "received_ms", "size")
+    quarantine: Batch | None = None  # Kept apart, as durably, before `ack`: see `sifting`.
 
     def __init__(self, lines: bytes, message_ids: list[str], received_ms: int) -> None:
         self.lines = lines
+        self.size = len(lines)
         self.message_ids = message_ids
         self.events = len(message_ids)
         self.received_ms = received_ms

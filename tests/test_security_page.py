@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from ingestd import oddities
+from ingestd import oddities, sifting
 from ingestd.config import Settings
 from ingestd.errors import tls_required
 from ingestd.http import decoder, guards, intake, protocol, unzstd
@@ -23,6 +23,7 @@ FIXED: Final = {
     "http.unzstd": unzstd,
     "service.logwriter": logwriter,
     "oddities": oddities,
+    "sifting": sifting,
 }
 
 

@@ -7,6 +7,7 @@ connection keeps its exchanges in order, and answers leave only from the front.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -44,19 +45,22 @@ class Exchange(Struct, gc=False, eq=False):
         """What it was for."""
         return self.call.asked if self.call is not None else Asked()
 
-    def accept(self, message_ids: list[str]) -> None:
-        """The answer is 200, with these ids if it names any."""
+    def accept(self, message_ids: list[str], kept: bytes, invalid: Sequence[object] = ()) -> None:
+        """The answer is 200, with these ids if it names any, and what was set aside.
+
+        `kept` is what its head says of how and where they are kept.
+        """
         form = self.call.form if self.call is not None else ONE
         if form is ONE or form is None:
-            self.accept_one(message_ids[0])
+            self.accept_one(message_ids[0], kept)
         elif form.answers_ids:
-            self.answer = responses.stored_many(message_ids, self._line())
+            self.answer = responses.stored_many(message_ids, self._line(), kept, invalid)
         else:
-            self.answer = responses.success(self._line())
+            self.answer = responses.success(self._line(), kept)
 
-    def accept_one(self, message_id: str) -> None:
+    def accept_one(self, message_id: str, kept: bytes) -> None:
         """The same for one event."""
-        self.answer = responses.stored_one(message_id, self._line())
+        self.answer = responses.stored_one(message_id, self._line(), kept)
 
     def reject(self, rejection: Rejection) -> None:
         """The answer is an error, and the last one: what follows an error is not read as a request."""

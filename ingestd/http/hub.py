@@ -84,7 +84,7 @@ class Hub:
         self.defer = defer
         self.rounds = Rounds(
             ring,
-            acks_on_push=settings.ack == "memory",
+            ack=settings.ack,
             clock=clock,
             defer=defer,
             overloaded=self.overloaded,

@@ -1,4 +1,4 @@
-"""The segment that is being written: one commit after the other, then a footer, then never again."""
+"""The segment that is being written: one commit after the other, then index and footer, then never again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Final
 import zstandard
 
 from ingestd.errors import StorageError
+from ingestd.storage import fingerprints
 from ingestd.storage.disk import Disk
+from ingestd.storage.index import Index
 from ingestd.storage.segment import OPEN_SUFFIX, ROOM_HEAD_BYTES, Chain, open_directory, room_head
 
 _ROOM_BYTES_MIN: Final = 64 * 1024
@@ -26,6 +28,7 @@ class OpenSegment:
         """Create the file, durably. Raises StorageError."""
         self.name = name
         self.chain = Chain()
+        self._fingerprints = bytearray()
         self._disk = disk
         self._compressor = zstandard.ZstdCompressor(
             level=zstd_level, write_checksum=True, write_content_size=True
@@ -48,14 +51,15 @@ class OpenSegment:
         """Bytes of good commits."""
         return self.chain.end
 
-    def commit(self, lines: bytes, events: int, first_ms: int, last_ms: int, *, sync: bool) -> int:
+    def commit(self, lines: bytes, message_ids: list[str], first_ms: int, last_ms: int, *, sync: bool) -> int:
         """Write one commit, and with `sync` return when it is on stable storage.
 
-        Returns how many nanoseconds the disk has taken. Raises StorageError; then the segment must be
-        abandoned and not be used again.
+        `message_ids` are those of the lines. Returns how many nanoseconds the disk has taken. Raises
+        StorageError; then the segment must be abandoned and not be used again.
         """
+        found = fingerprints.of_ids(message_ids)
         frame = self._compressor.compress(lines)
-        trailer = self.chain.trailer(frame, len(lines), events, first_ms, last_ms)
+        trailer = self.chain.trailer(frame, len(lines), len(message_ids), first_ms, last_ms)
         data = frame + trailer
         started_ns = time.monotonic_ns()
         if sync:
@@ -64,6 +68,7 @@ class OpenSegment:
             self._disk.write(self._fd, data, self.size)
         took_ns = time.monotonic_ns() - started_ns
         self.chain.append(trailer)
+        self._fingerprints += found
         return took_ns
 
     def _room(self, size: int) -> bytes:
@@ -85,10 +90,11 @@ class OpenSegment:
         return room_head(room) + bytes(room - ROOM_HEAD_BYTES)
 
     def finish(self) -> Path:
-        """Write the footer and make all durable; then nobody writes to the file. Raises StorageError."""
+        """Write index and footer, and make all durable; nobody writes to it any more. Raises StorageError."""
         if self._file_bytes > self.size:
             self._disk.truncate(self._fd, self.size)
-        self._disk.write(self._fd, self.chain.footer(), self.size)
+        ending = Index(bytes(self._fingerprints)).frame() + self.chain.footer()
+        self._disk.write(self._fd, ending, self.size)
         self._disk.fdatasync(self._fd)
         self._close()
         return self._path

@@ -4,7 +4,7 @@ A frame per commit costs compression where commits are small: measured on tracki
 at one event a commit, 4.5 at 16, 5.6 at 64, and 6.1 at 256 or more. So a segment is packed if its
 frames hold few bytes and there are several to be put together, and the result is kept if it is
 smaller by a tenth. The packed segment has the same name, the same lines in the same order, and a
-trailer a frame as ever; where one commit ended is no longer told in it.
+trailer a frame as ever; where one commit ended is told by its index, for receipts name commits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import zstandard
 
 from ingestd.errors import StorageError
 from ingestd.storage.disk import Disk
-from ingestd.storage.segment import OPEN_SUFFIX, Chain, content, counted, walk
+from ingestd.storage.index import Index
+from ingestd.storage.segment import OPEN_SUFFIX, Chain, Walk, content, counted, walk
 
 PACKING_SUFFIX: Final = ".packing"
 
@@ -44,7 +45,7 @@ def pack(disk: Disk, path: Path, zstd_level: int) -> Path | None:
         raise StorageError(f"{path} does not read back: {found.problem or 'its footer is missing'}")
     packed = path.with_name(path.name.removesuffix(OPEN_SUFFIX) + PACKING_SUFFIX)
     with disk.making(packed) as fd:
-        size = _write_packed(disk, fd, data, found.chain, zstd_level)
+        size = _write_packed(disk, fd, data, found, zstd_level)
         if size * 100 <= len(data) * _KEPT_PERCENT:
             disk.fdatasync(fd)
             return packed
@@ -63,8 +64,9 @@ class _Gathered:
     last_ms: int = 0
 
 
-def _write_packed(disk: Disk, fd: int, data: bytes, chain: Chain, zstd_level: int) -> int:
-    """Write the frames, trailers and footer; returns their size."""
+def _write_packed(disk: Disk, fd: int, data: bytes, found: Walk, zstd_level: int) -> int:
+    """Write the frames, trailers, index and footer; returns their size."""
+    commits = found.chain.commits
     compressor = zstandard.ZstdCompressor(level=zstd_level, write_checksum=True, write_content_size=True)
     packed = Chain()
 
@@ -76,7 +78,7 @@ def _write_packed(disk: Disk, fd: int, data: bytes, chain: Chain, zstd_level: in
         packed.append(trailer)
 
     gathered = _Gathered()
-    for commit in chain.commits:
+    for commit in commits:
         if gathered.parts and gathered.size + commit.content_bytes > _PACKED_BYTES:
             write(gathered)
             gathered = _Gathered()
@@ -89,6 +91,10 @@ def _write_packed(disk: Disk, fd: int, data: bytes, chain: Chain, zstd_level: in
         gathered.first_ms = min(gathered.first_ms, commit.first_ms)
         gathered.last_ms = max(gathered.last_ms, commit.last_ms)
     write(gathered)
-    footer = packed.footer()
-    disk.write(fd, footer)
-    return packed.end + len(footer)
+    index = b""
+    if found.index is not None:
+        acknowledged = found.index.commits or tuple(commit.events for commit in commits)
+        index = Index(found.index.fingerprints, acknowledged).frame()
+    ending = index + packed.footer()
+    disk.write(fd, ending)
+    return packed.end + len(ending)

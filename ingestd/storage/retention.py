@@ -1,7 +1,7 @@
 """Retention: which sealed segments may go, by age and by the size of all. Off by default.
 
-Only sealed segments are ever deleted, oldest first. The age is that of a segment's youngest
-event: it counts from the time when the file was last written.
+Only sealed segments are ever deleted, oldest first, those of invalid events among the others. The age
+is that of a segment's youngest event: it counts from the time when the file was last written.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ from pathlib import Path
 
 from ingestd.errors import StorageError
 from ingestd.storage.disk import Disk
-from ingestd.storage.segment import SUFFIX
+from ingestd.storage.segment import SUFFIX, invalid_directory
 
 
 def expired(disk: Disk, data_dir: Path, age_s: float, bytes_max: int, now: float) -> list[Path]:
     """The sealed segments to delete now, oldest first; 0 is no limit. Raises StorageError."""
     if not age_s and not bytes_max:
         return []
-    found = [
-        (path, stat)
-        for path in disk.list(data_dir / "segments", f"*{SUFFIX}", deep=True)
-        if (stat := disk.size_and_time(path)) is not None
-    ]
+    paths = disk.list(data_dir / "segments", f"*{SUFFIX}", deep=True)
+    paths += disk.list(invalid_directory(data_dir) / "segments", f"*{SUFFIX}", deep=True)
+    paths.sort(key=lambda path: path.name)
+    found = [(path, stat) for path in paths if (stat := disk.size_and_time(path)) is not None]
     total = sum(size for _, (size, _) in found)
     out = []
     for path, (size, written) in found:

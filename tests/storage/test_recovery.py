@@ -101,7 +101,7 @@ def test_a_commit_torn_by_sectors_is_whole_or_moved_aside_but_never_damage(seed:
     disk.fail("fdatasync")
     with pytest.raises(Exception, match=r"fdatasync"):
         # Larger than a few sectors, and random so that it stays so when compressed.
-        segment.commit(Random(1).randbytes(3000).replace(b"\n", b"") + b"\n", 1, 0, 0, sync=True)
+        segment.commit(Random(1).randbytes(3000).replace(b"\n", b"") + b"\n", [""], 0, 0, sync=True)
     after = disk.crash(Random(seed))
     (done,) = recover_all(after, DATA)
     assert done.action == "recovered"

@@ -43,7 +43,7 @@ def growths(commits: list[bytes], *, sync: bool = True) -> list[int]:
     segment = write(disk, DATA, [])
     sizes = [0]
     for content in commits:
-        segment.commit(content, 1, 0, 0, sync=sync)
+        segment.commit(content, ["m"], 0, 0, sync=sync)
         sizes.append(len(disk.read(OPEN)))
     return [after - before for before, after in pairwise(sizes)]
 
@@ -77,7 +77,7 @@ def test_room_that_is_too_small_for_its_own_head_is_left_for_more() -> None:
         disk = new_disk()
         segment = write(disk, DATA, [lines(1)])
         while not segment.size or len(disk.read(OPEN)) < 140_000:
-            segment.commit(noise(size), 1, 0, 0, sync=True)
+            segment.commit(noise(size), ["m"], 0, 0, sync=True)
             found = walk(disk.read(OPEN))
             assert (found.state, found.chain.end) == ("open", segment.size)
 
@@ -146,7 +146,7 @@ def commit_after(disk: FaultyDisk, call: str) -> None:
     segment = write(disk, DATA, COMMITS)
     disk.fail(call, name="*.open")
     with pytest.raises(StorageError):
-        segment.commit(noise(3000), 1, 0, 0, sync=True)
+        segment.commit(noise(3000), ["m"], 0, 0, sync=True)
     segment.abandon()
 
 

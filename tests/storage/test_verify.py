@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestd.storage import reading
+from ingestd.storage.fingerprints import of_lines
 from ingestd.storage.frames import lines_in
+from ingestd.storage.index import Index
 from ingestd.storage.segment import walk
 from ingestd.storage.verify import Source, verify
-from tests.storage.reads import COMMITS, NEXT, lying_bytes, packed, publish_packed, sums, verified
+from tests.storage.reads import COMMITS, NEXT, indexed, lying_bytes, packed, publish_packed, sums, verified
 from tests.storage.samples import (
     DATA,
     NAME,
@@ -50,6 +52,11 @@ WRONG: dict[str, Callable[[], tuple[Path, bytes]]] = {
     "does not hold what its trailer says": lambda: (
         SEALED,
         lying_bytes(COMMITS, 1),
+    ),
+    "the index at byte": lambda: (SEALED, indexed(COMMITS, Index(of_lines(b"".join(COMMITS[:2]))))),
+    "the index does not say what the lines say": lambda: (
+        SEALED,
+        indexed(COMMITS, Index(of_lines(b"".join(reversed(COMMITS))))),
     ),
     "quarantined, its damage was found earlier": lambda: (DATA / "quarantine" / OPEN.name, b"x"),
 }
