@@ -19,7 +19,8 @@ from ingestd.progress import Progress
 from ingestd.service import keyfile, logs, supervisor
 from ingestd.storage import reader
 from ingestd.storage.disk import Disk
-from ingestd.storage.verify import Note, Problem, verify
+from ingestd.storage.segment import invalid_directory
+from ingestd.storage.verify import Note, Problem, Verdict, verify
 
 _SERVE_HELP = """\
 Takes events over HTTP and answers 200 when they are on disk. With no key in the data directory
@@ -40,6 +41,7 @@ for each problem and each note, and one for the sum. A terminal sees the progres
   torn_files, quarantined_files      what recovery has put aside
   sources                            segments and events of each node and worker, as the names tell
   problems, notes                    objects of a path and a problem, or a note
+  invalid                            the same of the events that were set aside (ingestd cat --quarantine)
 
 Exit status 0: all that is stored is whole; 1: what is not has been printed; 2: no data directory."""
 
@@ -86,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
         "open segments included. Exit status 1: some of it could not be read, and was named.",
     )
     cat.add_argument("paths", nargs="+", type=Path, metavar="DIR|FILE")
+    cat.add_argument(
+        "--quarantine",
+        action="store_true",
+        help="of the directories, what was set aside instead: the invalid events of requests with "
+        "on_invalid=skip, each with the reason",
+    )
     cat.add_argument("-f", "--follow", action="store_true", help="go on with what is added")
 
     finding.add_command(commands)
@@ -222,8 +230,11 @@ def _cat(args: argparse.Namespace) -> int:
             raise UsageError(f"{path}: no such file or directory")
         if path.is_dir():
             _require_segments(path)
+    paths = args.paths
+    if args.quarantine:
+        paths = [invalid_directory(path) if path.is_dir() else path for path in paths]
     with open(sys.stdout.fileno(), "wb", _OUTPUT_BYTES, closefd=False) as out:
-        for lines in reader.cat(Disk(), args.paths, args.follow, problem):
+        for lines in reader.cat(Disk(), paths, args.follow, problem):
             out.write(lines)
             if args.follow:
                 out.flush()
@@ -246,15 +257,24 @@ def _verify(args: argparse.Namespace) -> int:
             print(finding)
 
     verdict = verify(Disk(), args.data_dir, say, progress)
+    invalid = verify(Disk(), invalid_directory(args.data_dir), say, progress)
     progress.clear()
+    is_ok = verdict.ok and invalid.ok
     if args.json:
-        print(msgspec.json.encode({"ok": verdict.ok, **msgspec.to_builtins(verdict)}).decode())
+        found = {"ok": is_ok, **msgspec.to_builtins(verdict), "invalid": msgspec.to_builtins(invalid)}
+        print(msgspec.json.encode(found).decode())
     else:
-        print(
-            f"{verdict.segments} segments, {verdict.commits} commits, {verdict.events} events, "
-            f"{len(verdict.problems)} problems"
-        )
-    return int(not verdict.ok)
+        print(_sum(verdict))
+        if invalid.segments:
+            print(f"set aside as invalid: {_sum(invalid)}")
+    return int(not is_ok)
+
+
+def _sum(verdict: Verdict) -> str:
+    return (
+        f"{verdict.segments} segments, {verdict.commits} commits, {verdict.events} events, "
+        f"{len(verdict.problems)} problems"
+    )
 
 
 def _require_data(data_dir: Path) -> None:

@@ -14,12 +14,14 @@ from ingestd.progress import Progress
 from ingestd.storage.disk import Disk
 from ingestd.storage.find import Found, Search
 from ingestd.storage.receipts import Receipt
+from ingestd.storage.segment import invalid_directory
 
 _HELP: Final = """\
 Tells where an event is: by the receipt of its answer (the header Ingest-Receipt), by its messageId, or by
 both. The line of each event that is found goes to standard output, where it stands to standard error.
 A receipt stands for all events that were committed together, of whichever requests. Of sealed segments the
 index and few frames are read; open ones, and those sealed before there was an index, are read as a whole.
+An event that was set aside as invalid is found as well, as 'ingestd cat --quarantine' shows it.
 
 --json prints one object a line instead:
   path, segment    the file, and the name of the segment
@@ -70,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
         problems += 1
         say(text)
 
-    search = Search(Disk(), args.data_dirs, problem, progress)
+    directories = [one for data_dir in args.data_dirs for one in (data_dir, invalid_directory(data_dir))]
+    search = Search(Disk(), directories, problem, progress)
     if receipt is None:
         found = search.by_message_id(args.message_id)
     elif search.files(receipt.segment):

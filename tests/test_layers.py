@@ -16,7 +16,7 @@ LAYERS = [
     {"finding"},
     {"service"},
     {"http", "storage"},
-    {"ring", "ratelimit"},
+    {"ring", "ratelimit", "sifting"},
     {"events", "keys", "config"},
     {"oddities", "uuid7"},
     {"metrics", "errors", "progress", "sampling"},

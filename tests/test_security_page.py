@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from ingestd import oddities
+from ingestd import oddities, sifting
 from ingestd.config import Settings
 from ingestd.errors import tls_required
 from ingestd.http import guards, inflate, intake, protocol
@@ -22,6 +22,7 @@ FIXED: Final = {
     "http.inflate": inflate,
     "service.logwriter": logwriter,
     "oddities": oddities,
+    "sifting": sifting,
 }
 
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
+from urllib.parse import parse_qsl
 
+from ingestd.config import OnInvalid
 from ingestd.errors import Rejection
 from ingestd.events import MANY, ONE, Form, Stamper
 from ingestd.http.guards import GZIP, Head
@@ -81,7 +83,7 @@ class Call:
 
     __slots__ = (
         "caller", "form", "forwarded", "is_gzip", "is_head", "keep_alive", "keep_alive_line", "length",
-        "route", "show",
+        "route", "show", "skips_invalid",
     )  # fmt: skip
 
     def __init__(self, head: Head, routes: Routes, *, keep_alive: bool) -> None:
@@ -107,12 +109,35 @@ class Call:
         """Content-Length; None where there is none."""
         self.forwarded = head.forwarded
         """What `peers` may make of it."""
+        self.skips_invalid = False
+        """Invalid events are set aside; see `heed_invalid`."""
+
+    def heed_invalid(self, target: bytes, on_invalid: OnInvalid) -> None:
+        """Of an array: what becomes of invalid events, as `?on_invalid=` or else the setting says.
+
+        Raises Rejection (400).
+        """
+        if self.form is not MANY:
+            return
+        if b"on_invalid=" in target:
+            for name, value in parse_qsl(target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True):
+                if name == "on_invalid":
+                    on_invalid = _on_invalid(value)
+        self.skips_invalid = on_invalid == "skip"
 
     @property
     def asked(self) -> Asked:
         """The same in short."""
         method = "POST" if self.form is not None else "HEAD" if self.is_head else "GET"
         return Asked(self.route, method, self.caller.stamper.name if self.caller else None, self.forwarded)
+
+
+def _on_invalid(value: str) -> OnInvalid:
+    if value == "skip":
+        return "skip"
+    if value == "reject":
+        return "reject"
+    raise Rejection(400, "bad_query", "Bad request.", "on_invalid is 'reject' or 'skip'")
 
 
 class Repeat:

@@ -7,6 +7,7 @@ connection keeps its exchanges in order, and answers leave only from the front.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -44,10 +45,13 @@ class Exchange(Struct, gc=False, eq=False):
         """What it was for."""
         return self.call.asked if self.call is not None else Asked()
 
-    def accept(self, message_ids: list[str], kept: bytes) -> None:
-        """The answer is 200 with these ids; `kept` is what its head says of how and where they are kept."""
+    def accept(self, message_ids: list[str], kept: bytes, invalid: Sequence[object] = ()) -> None:
+        """The answer is 200 with these ids, and what was set aside.
+
+        `kept` is what its head says of how and where they are kept.
+        """
         if self.call is not None and self.call.form is MANY:
-            self.answer = responses.stored_many(message_ids, self._line(), kept)
+            self.answer = responses.stored_many(message_ids, self._line(), kept, invalid)
         else:
             self.accept_one(message_ids[0], kept)
 

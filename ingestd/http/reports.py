@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from asyncio import BaseTransport
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final, Protocol, cast
 
@@ -49,8 +50,8 @@ class LoggedExchange(Exchange, gc=False, eq=False):
     def _reporter(self) -> Reporter:
         return cast(Reporter, self.answerer)
 
-    def accept(self, message_ids: list[str], kept: bytes) -> None:
-        super().accept(message_ids, kept)
+    def accept(self, message_ids: list[str], kept: bytes, invalid: Sequence[object] = ()) -> None:
+        super().accept(message_ids, kept, invalid)
         if self.call is not None and self.call.form is MANY:
             self._reporter.answered(self, len(message_ids))
 

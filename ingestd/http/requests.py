@@ -254,6 +254,7 @@ class RequestReader:
             call.caller = self._authorization.caller(head.headers.get(b"authorization", b""))
             if self._connection.state is not HEAD:
                 raise guards.after_close()
+            call.heed_invalid(head.target, hub.settings.on_invalid)
             hub.admit(call.caller)
             limit = hub.settings.body_bytes_max
             if (call.length or 0) > (compressed_bytes_max(limit) if call.is_gzip else limit):

@@ -6,6 +6,7 @@ Every answer has a JSON body, a Content-Length and a Date (RFC 9110 §6.6.1).
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
@@ -63,10 +64,14 @@ def stored_one(message_id: str, connection: bytes, kept: bytes) -> bytes:
     )  # fmt: skip
 
 
-def stored_many(message_ids: list[str], connection: bytes, kept: bytes) -> bytes:
-    """200 for /v1/bulk-track."""
+def stored_many(
+    message_ids: list[str], connection: bytes, kept: bytes, invalid: Sequence[object] = ()
+) -> bytes:
+    """200 for /v1/bulk-track; `invalid` are the events that were set aside."""
     date_line()
     body = b'{"status":"ok","messageIds":%b}' % _encode(message_ids)
+    if invalid:
+        body = b'%b,"invalid":%b}' % (body[:-1], _encode(invalid))
     return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (_ok_start, connection, kept, len(body), body)
 
 
@@ -78,9 +83,11 @@ def page(body: bytes, content_type: bytes, connection: bytes, *, is_head: bool) 
 
 def rejected(rejection: Rejection, connection: bytes, *, is_head: bool = False) -> bytes:
     """The answer for a Rejection."""
-    body = {"error": rejection.error, "code": rejection.code}
+    body: dict[str, object] = {"error": rejection.error, "code": rejection.code}
     if rejection.detail:
         body["detail"] = rejection.detail
+    if rejection.invalid:
+        body["invalid"] = rejection.invalid
     encoded = _encode(body)
     head = _head(rejection.status, connection, len(encoded), rejection.headers)
     return head if is_head else head + encoded

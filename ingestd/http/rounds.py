@@ -21,6 +21,7 @@ from ingestd.http.calls import Caller
 from ingestd.http.exchange import Exchange
 from ingestd.metrics import Traffic
 from ingestd.ring import Ring
+from ingestd.sifting import Sifted
 
 log = logging.getLogger("ingestd.http")
 
@@ -127,6 +128,7 @@ class Rounds:
         message_ids, traffic, call = batch.message_ids, self._traffic, exchanges[0].call
         assert call is not None
         key_name = caller.stamper.name
+        invalid = batch.invalid if isinstance(batch, Sifted) else ()
 
         def acknowledge(error: StorageError | None, receipt: str) -> None:
             if error is not None:
@@ -138,7 +140,7 @@ class Rounds:
                 traffic.stored(call.route, len(exchanges), key_name, len(message_ids))
                 kept = self._kept_by(receipt)
                 if len(exchanges) == 1:
-                    exchanges[0].accept(message_ids, kept)
+                    exchanges[0].accept(message_ids, kept, invalid)
                 else:
                     for exchange, message_id in zip(exchanges, message_ids, strict=True):
                         exchange.accept_one(message_id, kept)
@@ -159,7 +161,7 @@ class Rounds:
                 # An exception keeps this frame, with the lines; it must not be kept by it in turn.
                 del refusal
         if limit is not None:
-            limit.charge(batch.events)
+            limit.charge(batch.events + len(invalid))
         if self._acks_on_push:
             # Before there is a commit, so there is no receipt either.
             acknowledge(None, "")

@@ -75,7 +75,10 @@ class Flusher:
         self._acknowledge = acknowledge
         self._worker = worker
         self._events = Rotation(settings, disk, self._data_dir, sealer, node, worker)
-        self._invalid = Rotation(settings, disk, invalid_directory(self._data_dir), sealer, node, worker)
+        # Another name, so that a receipt or a file that was moved tells which it is of.
+        self._invalid = Rotation(
+            settings, disk, invalid_directory(self._data_dir), sealer, f"{node}-invalid", worker
+        )
         self._probe_at = 0.0
         self._stopping = False
         self._sealing = False
