@@ -9,80 +9,29 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from ingestd import __version__, analytics, errors, ndjson
-from ingestd.config import Settings
+from openapi_words import (
+    EVENT_EXAMPLE,
+    HEADERS,
+    INVALID,
+    KEPT,
+    MEANINGS,
+    OF_ALL,
+    OF_BODIES,
+    ON_INVALID,
+    SENTENCES,
+    Json,
+)
+
+from ingestd import __version__, analytics, ndjson
 from ingestd.http import guards
 from ingestd.http.codings import NAMES
 
 ROOT: Final = Path(__file__).parents[1]
 TARGETS: Final = (ROOT / "ingestd" / "http" / "openapi.json", ROOT / "docs" / "openapi.json")
-
-Json = dict[str, Any]
-
-EVENT_EXAMPLE: Final[Json] = {
-    "event": "signup",
-    "properties": {"plan": "basic", "freeTrial": True},
-    "timestamp": "2025-10-29T22:00:00.778Z",
-    "messageId": "8b0f62f9-1e8e-4f15-8c2a-9d23c9c6c0e2",
-}
-
-OF_BODIES: Final = {
-    400: ("invalid_json", "invalid_utf8", "invalid_event", "too_deep", "number_out_of_range", "too_large",
-          *(f"invalid_{name}" for name in NAMES if name != "identity"), "chunks_too_small"),
-    401: ("unauthorized",),
-    429: ("rate_limited", "overloaded", "disk_full"),
-    500: ("storage_failed", "bug"),
-}  # fmt: skip
-"""Codes of the two calls that take events, beside those of any request."""
-OF_ALL: Final = {
-    400: ("bad_request", "bad_request_line"),
-    408: ("request_timeout",),
-    413: ("payload_too_large",),
-    414: ("target_too_long",),
-    431: ("header_too_large",),
-    500: ("bug",),
-    503: ("too_many_connections",),
-}
-"""Codes that any request may get, beside those of `guards.RULES`."""
-
-MEANINGS: Final = {
-    400: "What was sent is not what is asked for; `detail` names the place. Nothing of it is stored.",
-    401: "The key is missing or unknown, or stands in the query and is not public.",
-    408: "The request took too long to arrive.",
-    413: f"The body has more than the limit, by default {Settings().body_bytes_max} bytes, uncompressed.",
-    414: f"The target has more than the limit, by default {Settings().target_bytes_max} bytes.",
-    415: "The Content-Encoding is not known, or there are several; Accept-Encoding says what is known.",
-    417: "An expectation other than 100-continue.",
-    429: "The key is over its limit, or the server has as much waiting as it may. Send the same again after "
-    "Retry-After seconds.",
-    431: f"The head has more than the limits, by default {Settings().header_bytes_max} bytes in "
-    f"{Settings().header_count_max} lines.",
-    500: "Storage failed. Nothing of the request counts as stored: send the same again.",
-    501: "A method or a Transfer-Encoding that is not implemented.",
-    503: "More connections than there may be.",
-    505: "Another version of HTTP than 1.1 and 1.0.",
-}
-SENTENCES: Final = {
-    400: errors.INVALID_EVENT,
-    401: errors.UNAUTHORIZED,
-    413: errors.TOO_LARGE,
-    429: errors.RATE_LIMITED,
-    500: errors.INTERNAL,
-}
-HEADERS: Final = {
-    401: {"WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}}},
-    415: {"Accept-Encoding": {"required": True, "schema": {"const": ", ".join(NAMES)}}},
-    429: {
-        "Retry-After": {
-            "required": True,
-            "description": "Whole seconds.",
-            "schema": {"type": "integer", "minimum": 1},
-        }
-    },
-}
 
 
 def codes(*tables: dict[int, tuple[str, ...]]) -> dict[int, list[str]]:
@@ -125,17 +74,28 @@ def refused(kind: str, table: dict[int, list[str]]) -> tuple[Json, Json]:
 def taken(description: str, name: str, schema: Json, example: object) -> Json:
     """The 200 of a call that takes events."""
     properties = {"status": {"const": "ok"}, name: schema}
+    if schema["type"] == "array":
+        properties["invalid"] = INVALID
     whole = {"type": "object", "required": ["status", name], "properties": properties}
     shown = {"status": "ok", name: example}
-    return {"description": description, "content": {"application/json": {"schema": whole, "example": shown}}}
+    content = {"application/json": {"schema": whole, "example": shown}}
+    return {"description": description, "headers": KEPT, "content": content}
 
 
-def event_call(summary: str, description: str, content: Json, answer: Json, errors_: Json) -> Json:
+def event_call(
+    summary: str,
+    description: str,
+    content: Json,
+    answer: Json,
+    errors_: Json,
+    parameters: Sequence[Json] = (),
+) -> Json:
     """A call that takes events."""
     return {
         "post": {
             "summary": summary,
             "description": description,
+            "parameters": list(parameters),
             "requestBody": {
                 "required": True,
                 "description": f"With one Content-Encoding of {', '.join(NAMES)}, or none.",
@@ -165,6 +125,7 @@ def analytics_calls(of_events: Json) -> Json:
     success: Json = {"type": "object", "required": ["success"], "properties": {"success": {"const": True}}}
     answer = {
         "description": "All of it is stored.",
+        "headers": KEPT,
         "content": {"application/json": {"schema": success, "example": {"success": True}}},
     }
     example: Json = {"type": "track", "userId": "u1"} | EVENT_EXAMPLE
@@ -225,8 +186,8 @@ def paths(components: Json) -> Json:
         ),
         "/v1/bulk-track": event_call(
             "Track many events.",
-            "All are stored, or none. application/x-ndjson has an event on each line, and empty lines are "
-            f"passed over; so have {others}. Any other Content-Type is read as JSON.",
+            "All are stored, or none, if nothing else is asked for. application/x-ndjson has an event on each "
+            f"line, and empty lines are passed over; so have {others}. Any other Content-Type is read as JSON.",
             # What is true of the whole is said as of an array, as OpenAPI 3.2 has it for such types.
             {"application/json": array, "application/x-ndjson": array},
             taken(
@@ -236,6 +197,7 @@ def paths(components: Json) -> Json:
                 [EVENT_EXAMPLE["messageId"]],
             ),
             of_events,
+            [ON_INVALID],
         ),
         **analytics_calls(of_events),
         "/healthz": page("Does the process answer?", {"description": "It does.", "content": ok}, of_pages),
@@ -293,6 +255,7 @@ def document() -> Json:
                     "error": {"type": "string", "description": "A sentence."},
                     "code": {"type": "string", "description": "A word that stays the same."},
                     "detail": {"type": "string", "description": "The place, or the remedy."},
+                    "invalid": {**INVALID, "description": "With `on_invalid=skip`, if all events are."},
                 },
                 "additionalProperties": False,
             },

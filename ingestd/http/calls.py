@@ -143,7 +143,7 @@ class Call:
 
         Raises Rejection (400).
         """
-        if self.form is not MANY:
+        if self.form is not MANY and self.form is not LINES:
             return
         if b"on_invalid=" in target:
             for name, value in parse_qsl(target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True):

@@ -16,9 +16,9 @@ ANY: Final = "*"
 MAX_AGE_S: Final = 86_400
 """How long a browser may keep the answer to a preflight; each has a lower limit of its own."""
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9._~:\[\]-]+")
-# Retry-After and Authorization are named, for the star means neither where credentials are sent, and
+# These and Authorization are named, for the star means neither where credentials are sent, and
 # never Authorization.
-_READABLE: Final = b"Access-Control-Expose-Headers: *, Retry-After\r\n"
+_READABLE: Final = b"Access-Control-Expose-Headers: *, Ingest-Ack, Ingest-Receipt, Retry-After\r\n"
 _ALLOWED_HEADERS: Final = b"*, Authorization, Content-Type, Content-Encoding"
 
 

@@ -45,12 +45,12 @@ def said(answer: Answer) -> dict[str, str]:
 READABLE: Final = {
     "Access-Control-Allow-Origin": SHOP,
     "Access-Control-Allow-Credentials": "true",
-    "Access-Control-Expose-Headers": "*, Retry-After",
+    "Access-Control-Expose-Headers": "*, Ingest-Ack, Ingest-Receipt, Retry-After",
     "Vary": "Origin",
 }
 READABLE_BY_ALL: Final = {
     "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": "*, Retry-After",
+    "Access-Control-Expose-Headers": "*, Ingest-Ack, Ingest-Receipt, Retry-After",
 }
 
 
