@@ -186,8 +186,9 @@ def paths(components: Json) -> Json:
         ),
         "/v1/bulk-track": event_call(
             "Track many events.",
-            "All are stored, or none, if nothing else is asked for. application/x-ndjson has an event on each "
-            f"line, and empty lines are passed over; so have {others}. Any other Content-Type is read as JSON.",
+            "All are stored, or none, if nothing else is asked for. application/x-ndjson has an event on "
+            f"each line, and empty lines are passed over; so have {others}. "
+            "Any other Content-Type is read as JSON.",
             # What is true of the whole is said as of an array, as OpenAPI 3.2 has it for such types.
             {"application/json": array, "application/x-ndjson": array},
             taken(

@@ -90,8 +90,8 @@ INVALID: Final[Json] = {
 ON_INVALID: Final[Json] = {
     "name": "on_invalid",
     "in": "query",
-    "description": "Whether one invalid event refuses the whole request (`reject`), or is set aside and named "
-    "in the answer (`skip`). Without it, the setting decides.",
+    "description": "Whether one invalid event refuses the whole request (`reject`), or is set aside and "
+    "named in the answer (`skip`). Without it, the setting decides.",
     "schema": {"enum": ["reject", "skip"]},
 }
 HEADERS: Final = {
