@@ -39,7 +39,9 @@ class _File:
 
     path: Path
     is_finished: bool
-    packs: bool = False
+    commits: int = 0
+    content_bytes: int = 0
+    """Of lines; both of a finished one."""
     retry_at: float = 0.0
     retry_s: float = _RETRY_S
     problem: str = ""
@@ -89,7 +91,7 @@ class Sealer:
 
     def take_finished(self, path: Path, commits: int, content_bytes: int) -> None:
         """A segment with a durable footer, of so many commits and bytes of lines."""
-        self._take(_File(path, is_finished=True, packs=packing.pays(commits, content_bytes)))
+        self._take(_File(path, True, commits, content_bytes))
 
     def take_abandoned(self, path: Path) -> None:
         """A file of which only the good commits count."""
@@ -150,7 +152,9 @@ class Sealer:
     def _publish(self, file: _File) -> None:
         path, disk = file.path, self._disk
         name = path.name.removesuffix(OPEN_SUFFIX)
-        packed = packing.pack(disk, path, self._settings.zstd_level) if file.packs else None
+        packed = None
+        if packing.pays(disk, path, file.commits, file.content_bytes):
+            packed = packing.pack(disk, path)
         target = publish(disk, file.data_dir, packed or path, name)
         if packed is not None:
             # Last, so that a crash leaves one of them whole.

@@ -81,7 +81,7 @@ def rows(content: bytes) -> list[bytes]:
 
 def test_a_commit_has_one_receipt_and_it_finds_what_was_committed_whatever_becomes_of_the_segment() -> None:
     disk = new_disk()
-    running = Running(disk, zstd_level=1).start()
+    running = Running(disk).start()
     running.commit(*[batch(10 * n, 1 + n % 3) for n in range(50)])
     receipts = running.receipts
 
@@ -132,7 +132,7 @@ def test_a_packed_segment_still_tells_its_commits_by_whole_frames_of_any_size() 
     segment.finish()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "_PACKED_BYTES", 2000)
-        path = packing.pack(disk, OPEN, zstd_level=1)
+        path = packing.pack(disk, OPEN)
     assert path is not None
     put(disk, SEALED, disk.read(path))
     found = walk(disk.read(SEALED))
@@ -362,7 +362,7 @@ def test_a_segment_that_is_sealed_between_any_two_calls_is_found_once(
         seen += called == call
         if called == call and seen == nth and disk.exists(OPEN):
             path = segment.finish()
-            copy = packing.pack(disk, path, 1) if way == "packed" else None
+            copy = packing.pack(disk, path) if way == "packed" else None
             segment.publish(copy or path, NAME)
             disk.unlink(OPEN)
 

@@ -99,7 +99,7 @@ def test_a_finished_segment_is_shown_from_open_and_not_again_when_it_has_been_pa
         path = segment.finish()
         for _ in range(looks):
             yield
-        packed = packing.pack(disk, path, 3)
+        packed = packing.pack(disk, path)
         assert packed is not None
         yield
         publish(disk, DATA, packed, NAME)
