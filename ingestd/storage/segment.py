@@ -184,7 +184,7 @@ def walk(data: bytes, chain: Chain | None = None) -> Walk:
             if not problem and _is_room(data, end):
                 # The power failed before the room behind it was cut off.
                 return Walk(chain, "open")
-            problem = problem or f"more stands behind the footer, from byte {base + end}"
+            problem = problem or f"more stands behind the footer at byte {base + end}"
             break
         problem = _next_commit(data, position, chain)
         if problem:
