@@ -1,0 +1,80 @@
+"""Markers of what is delivered, and that retention waits for every destination."""
+
+from __future__ import annotations
+
+import pytest
+
+from ingestd.errors import StorageError
+from ingestd.storage.retention import expired
+from ingestd.storage.shipped import Markers
+from tests.storage.samples import DATA, put
+from tests.storage.test_retention import NAMES, NOW, PATHS, stocked
+from tests.support.disk import FaultyDisk
+
+
+def begun(disk: FaultyDisk, destination: str = "one") -> Markers:
+    """Markers of a destination, whose shipper has been started."""
+    markers = Markers(disk, DATA, destination)
+    markers.begin(f"s3://{destination}")
+    return markers
+
+
+def test_where_nothing_is_shipped_retention_waits_for_nobody() -> None:
+    assert expired(stocked(), DATA, 1800, 0, NOW) == PATHS[:4]
+
+
+def test_only_what_is_delivered_goes_by_age_and_the_rest_is_told_of() -> None:
+    disk = stocked()
+    markers = begun(disk)
+    kept: list[tuple[str, str]] = []
+    assert expired(disk, DATA, 1800, 0, NOW) == []
+    markers.put(NAMES[1], b"{}")
+    markers.put(NAMES[4], b"{}")
+    gone = expired(disk, DATA, 1800, 0, NOW, lambda path, to: kept.append((path.name[:8], to)))
+    assert gone == [PATHS[1]]
+    assert kept == [("20260101", "one"), ("20260103", "one"), ("20260104", "one")]
+
+
+def test_by_size_what_is_delivered_goes_in_place_of_older_ones_that_are_not() -> None:
+    disk = stocked()
+    markers = begun(disk)
+    for name in NAMES[2:]:
+        markers.put(name, b"{}")
+    assert expired(disk, DATA, 0, 350, NOW) == PATHS[2:4]
+
+
+def test_every_destination_must_have_it() -> None:
+    disk = stocked()
+    one, two = begun(disk, "one"), begun(disk, "two")
+    one.put(NAMES[0], b"{}")
+    one.put(NAMES[1], b"{}")
+    two.put(NAMES[1], b"{}")
+    assert expired(disk, DATA, 1800, 0, NOW) == [PATHS[1]]
+
+
+def test_a_destination_and_its_markers_outlive_a_power_cut() -> None:
+    disk = stocked()
+    begun(disk).put(NAMES[0], b"{}")
+    after = disk.crash()
+    assert expired(after, DATA, 1800, 0, NOW) == [PATHS[0]]
+    assert Markers(after, DATA, "one").begin("s3://one") == {NAMES[0]}
+
+
+def test_a_start_takes_up_what_is_delivered_and_clears_what_a_crash_has_left() -> None:
+    disk = stocked()
+    begun(disk).put(NAMES[0], b"{}")
+    put(disk, DATA / "shipped" / "one" / f".{NAMES[1]}.json.1.new", b"{")
+    markers = Markers(disk, DATA, "one")
+    assert markers.begin("s3://one") == {NAMES[0]}
+    assert [markers.has(name) for name in NAMES] == [True, False, False, False, False]
+    markers.remove(NAMES[0])
+    assert not markers.has(NAMES[0])
+    assert [path.name for path in disk.list(DATA / "shipped", "*", deep=True)] == ["destination"]
+
+
+def test_what_cannot_be_known_is_not_deleted() -> None:
+    disk = stocked()
+    begun(disk).put(NAMES[0], b"{}")
+    disk.fail("list")
+    with pytest.raises(StorageError):
+        expired(disk, DATA, 1800, 0, NOW)
