@@ -27,7 +27,7 @@ from ingestd.storage.shipped import Markers
 log = logging.getLogger("ingestd.ship")
 
 _TICK_S: Final = 0.25
-_STOP_S: Final = 10.0
+_STOP_S: Final = 5.0
 """At a stop: how long what is on its way may take to arrive. What does not is sent again."""
 
 

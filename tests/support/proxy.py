@@ -22,11 +22,12 @@ class Proxy:
         """Bytes from the client until everything is cut once; then it passes again."""
         self.passed = 0
         """Bytes from clients that were passed on."""
+        self.connections = 0
+        """From clients, so far."""
         self._changed = threading.Condition()
         self._sockets: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self._is_closing = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def set(self, mode: Mode) -> None:
@@ -48,6 +49,7 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            self.connections += 1
             if self.mode == "cut":
                 client.close()
                 continue

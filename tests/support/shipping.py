@@ -168,8 +168,9 @@ class Shipping:
         return self.start().wait()
 
     def stop(self) -> None:
-        """Stop it as an operator would; it must exit with status 0."""
+        """Stop it as an operator would, once it hears signals; it must exit with status 0."""
         assert self._process is not None
+        self.wait_for_log("delivers what is sealed")
         self._process.send_signal(signal.SIGTERM)
         assert self.wait() == 0, self.log
 
@@ -181,7 +182,7 @@ class Shipping:
         self._process = None
 
     def __enter__(self) -> Self:
-        return self.start()
+        return self.start() if self._process is None else self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -47,7 +47,8 @@ class Weed:
         """`port` is that of S3, if it must be a certain one. `volumes` of so many MB are all its room."""
         self.folder = folder
         folder.mkdir(exist_ok=True)
-        self._flags = [f"-volume.max={volumes}", f"-master.volumeSizeLimitMB={volume_mb}"]
+        self.volumes = volumes
+        self._volume_mb = volume_mb
         self._process: subprocess.Popen[bytes] | None = None
         with ExitStack() as stack:
             free = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in _PORTS]
@@ -92,7 +93,7 @@ class Weed:
                         "-master.volumePreallocate=false",
                         "-master.electionTimeout=1s",
                         "-master.heartbeatInterval=100ms",
-                        *self._flags,
+                        *(f"-volume.max={self.volumes}", f"-master.volumeSizeLimitMB={self._volume_mb}"),
                     ),
                     *(f"-{name}={port}" for name, port in self._ports.items()),
                 ],
