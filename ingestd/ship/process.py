@@ -77,7 +77,8 @@ class _Process:
         ticking = asyncio.create_task(self._tick(admin))
         work = asyncio.create_task(shipper.run_once() if self._is_once else shipper.run())
         stopping = asyncio.create_task(shipper.stopping.wait())
-        await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((work, stopping, ticking), return_when=asyncio.FIRST_COMPLETED)
+        shipper.stopping.set()
         await asyncio.wait((work,), timeout=_STOP_S)
         for task in (work, stopping, ticking):
             task.cancel()
@@ -111,12 +112,12 @@ class _Process:
 
     async def _tick(self, admin: list[listeners.Listener]) -> None:
         """Show how it is, to the terminal, to systemd, and to whoever asks."""
-        shipper, hub = self._shipper, None
+        shipper, shown = self._shipper, None
         if admin:
             # The door for requests, and prometheus-client, are for those who ask for them.
-            from ingestd.ship.admin import serve
+            from ingestd.ship.admin import Admin
 
-            hub = await serve(self._settings, shipper, admin)
+            shown = await Admin.serve(self._settings, shipper, admin)
         self._notifier.ready()
         while True:
             done, behind = shipper.tally.bytes_delivered, shipper.bytes_behind
@@ -127,5 +128,5 @@ class _Process:
             told = shipper.problem or f"to {self._place}"
             self._notifier.status(f"{len(shipper.behind)} segments behind: {told}")
             await asyncio.sleep(_TICK_S)
-            if hub is not None:
-                hub.tick()
+            if shown is not None:
+                shown.tick()
