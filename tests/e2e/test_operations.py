@@ -71,6 +71,8 @@ def follow_the_page(machine: Container) -> None:
             assert "ingestd_worker_ready" in output
         elif "verify" in block:
             assert "1 events, 0 problems" in output
+        elif "ingestd-ship" in block:
+            assert "ActiveState=active" in output
 
 
 def restarts(machine: Container) -> int:
@@ -95,10 +97,11 @@ def set_watchdog(machine: Container, seconds: int) -> None:
 
 
 def test_the_units_are_clean_and_closed_where_they_are_installed(machine: Container) -> None:
-    assert machine.run("systemd-analyze verify ingestd.service ingestd.socket 2>&1") == ""
-    score = re.search(r"exposure level .*: ([\d.]+)", machine.run("systemd-analyze security ingestd.service"))
-    assert score is not None
-    assert float(score[1]) <= 1.5
+    assert machine.run("systemd-analyze verify ingestd{,-ship}.service ingestd.socket 2>&1") == ""
+    for unit in ("ingestd.service", "ingestd-ship.service"):
+        score = re.search(r"exposure level .*: ([\d.]+)", machine.run(f"systemd-analyze security {unit}"))
+        assert score is not None
+        assert float(score[1]) <= 1.5
 
 
 def test_the_service_is_confined_and_its_flusher_may_still_be_modest(machine: Container) -> None:

@@ -136,7 +136,10 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
-    *(f"docs/{name}.md" for name in ("architecture", "connection", "keys", "operations", "security")),
+    *(
+        f"docs/{name}.md"
+        for name in ("architecture", "connection", "keys", "operations", "reading", "security", "shipping")
+    ),
 ]
 
 
