@@ -92,27 +92,39 @@ class Store:
         if self._root is not None:
             self._require_root(self._root)
         try:
-            if content.data is not None:
-                await self._pace.take(content.size)
-                put = self._api.put_async(self._store, key, content.data, mode="create", use_multipart=False)
-                await self._within(put, content.size)
-            else:
-                await self._deliver_in_parts(key, content, f"{STAGING}/{name}-{content.sha256}")
-            is_new = True
-        except self._exists:
-            is_new = False
-        except self._errors as e:
-            raise self._error(e) from None
-        try:
+            is_new = await self._make(key, content, name)
             if not is_new:
                 await self._confirm(key, content)
             if self._root is not None:
                 await asyncio.to_thread(self._make_durable, self._root, key)
         except self._errors as e:
-            raise self._error(e) from None
+            raise StoreError(described(e, self._destination)) from None
         return is_new
 
-    async def _deliver_in_parts(self, key: str, content: Content, staging: str) -> None:
+    async def _make(self, key: str, content: Content, name: str) -> bool:
+        """Make the object; False if there is one of this name."""
+        try:
+            if content.data is not None:
+                await self._pace.take(content.size)
+                put = self._api.put_async(self._store, key, content.data, mode="create", use_multipart=False)
+                await self._within(put, content.size)
+            elif await self._is_there(key):
+                # The copy would find out too, but only when all is sent.
+                return False
+            else:
+                await self._make_of_parts(key, content, f"{STAGING}/{name}-{content.sha256}")
+        except self._exists:
+            return False
+        return True
+
+    async def _is_there(self, key: str) -> bool:
+        try:
+            await self._within(self._api.head_async(self._store, key), 0)
+        except FileNotFoundError:
+            return False
+        return True
+
+    async def _make_of_parts(self, key: str, content: Content, staging: str) -> None:
         """The staging name tells the content: whoever else writes there writes the same."""
         writer = self._api.open_writer_async(
             self._store, staging, buffer_size=PART_BYTES, max_concurrency=_PARTS_AT_ONCE
@@ -168,9 +180,6 @@ class Store:
     async def _within(self, call: Awaitable[_Result], size: int) -> _Result:
         """The call's result, in the time that so many bytes may take. Raises TimeoutError."""
         return await asyncio.wait_for(call, self._timeout_s * (1 + size / PART_BYTES))
-
-    def _error(self, error: BaseException) -> StoreError:
-        return StoreError(described(error, self._destination))
 
 
 Deliver = Callable[[str, Content, str], Awaitable[bool]]

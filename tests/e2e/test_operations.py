@@ -115,6 +115,19 @@ def test_the_service_is_confined_and_its_flusher_may_still_be_modest(machine: Co
     assert machine.run("stat --format '%U %a' /var/lib/ingestd").split() == ["ingestd", "750"]
 
 
+def test_the_shipper_delivers_from_within_its_sandbox_and_can_write_nowhere_else(machine: Container) -> None:
+    with Senders(machine) as senders:
+        senders.wait_for(10)
+    machine.run("systemctl kill --kill-whom=main --signal=SIGUSR1 ingestd")
+    segments = "ls /var/lib/ingestd/segments/*/*/ | grep -c zst"
+    objects = "ls /srv/events/*/*/ | grep -c zst || true"
+    wait_until(lambda: machine.run(segments) == machine.run(objects) != "0\n", "all is delivered", 60)
+    pid = machine.property("MainPID", "ingestd-ship.service")
+    inside = f"nsenter --target {pid} --mount --setuid $(id -u ingestd) touch"
+    assert "Read-only file system" in machine.run(f"{inside} /var/lib/ingestd/segments/x 2>&1 || true")
+    machine.run(f"{inside} /var/lib/ingestd/shipped/x; rm /var/lib/ingestd/shipped/x")
+
+
 def test_a_reload_takes_up_a_key_and_lets_one_go(machine: Container) -> None:
     old = machine.key
     machine.key = machine.run("ingestd key add other --config /etc/ingestd/ingestd.toml").strip()

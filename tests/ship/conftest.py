@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +31,11 @@ def place() -> str:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shippers of this process try again at once."""
     monkeypatch.setattr(pace, "_FIRST_S", 0.01)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """An empty folder to deliver to."""
+    folder = tmp_path / "target"
+    folder.mkdir()
+    return folder

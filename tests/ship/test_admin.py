@@ -19,7 +19,7 @@ from ingestd.ship.admin import Admin
 from ingestd.ship.shipper import Shipper, Waiting
 from ingestd.storage.disk import Disk
 from ingestd.storage.shipped import Markers
-from tests.ship.test_delivery import TEMPLATE
+from tests.support.shipping import TEMPLATE
 
 
 async def ask(address: str, path: str) -> tuple[int, str]:

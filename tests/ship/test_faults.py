@@ -15,7 +15,7 @@ from random import Random
 import pytest
 
 from ingestd.ship import pace
-from ingestd.ship.destination import Template, destination
+from ingestd.ship.destination import destination
 from ingestd.ship.pace import Pace
 from ingestd.ship.shipper import Shipper
 from ingestd.ship.store import Store
@@ -23,11 +23,9 @@ from ingestd.storage.disk import Disk
 from ingestd.storage.shipped import Markers
 from tests.support.proxy import Proxy
 from tests.support.server import wait_until
-from tests.support.shipping import Shipping, assert_delivered, files, markers, stock
+from tests.support.shipping import TEMPLATE, Shipping, assert_delivered, files, markers, stock
 from tests.support.tools import tool
 from tests.support.weed import BUCKET, Weed
-
-TEMPLATE = Template("date={date}/hour={hour}/{name}-{sha256}.ndjson.zst")
 
 
 @pytest.fixture

@@ -16,11 +16,14 @@ from typing import Final, Self
 
 import zstandard
 
+from ingestd.config import Settings
+from ingestd.ship.destination import Template
 from ingestd.storage.disk import Disk
 from ingestd.storage.segment import SUFFIX, open_directory
 from tests.storage.samples import write
 from tests.support.server import clean_environ, wait_until
 
+TEMPLATE: Final = Template(Settings().ship_key)
 _KEY: Final = re.compile(r"date=([\d-]{10})/hour=(\d\d)/(.+)-([0-9a-f]{64})\.ndjson\.zst")
 
 
