@@ -29,7 +29,7 @@ from ingestd.ship.store import Deliver, StoreError
 from ingestd.storage.disk import Disk
 from ingestd.storage.reading import Gone
 from ingestd.storage.segment import NAME, SUFFIX
-from ingestd.storage.shipped import Markers
+from ingestd.storage.shipped import Markers, mark
 
 log = logging.getLogger("ingestd.ship")
 
@@ -86,7 +86,7 @@ class Shipper:
         """`say` logs. Only the age of segments is told by the `wall` clock, which may be set."""
         self.tally = Tally()
         self.behind: dict[str, Waiting] = {}
-        """By name; replaced, not changed, by a look."""
+        """By their marks; replaced, not changed, by a look."""
         self.problem = ""
         """What keeps the destination from taking anything."""
         self.stopping = asyncio.Event()
@@ -102,7 +102,7 @@ class Shipper:
         self._random = Random()
         self._store_backoff = Backoff(clock, self._random)
         self._delivered: set[str] = set()
-        """Names of segments that are here and have a marker."""
+        """Marks of segments that are here and have a marker."""
         self._strange: set[str] = set()
         self._look_problem = ""
 
@@ -156,34 +156,30 @@ class Shipper:
             self.problem = ""
 
     def _looked(self) -> dict[str, Waiting]:
-        found: dict[str, Path] = {}
+        found: dict[str, Waiting] = {}
         for path in self._disk.list(self._data_dir / "segments", f"*{SUFFIX}", deep=True):
-            name = path.name.removesuffix(SUFFIX)
-            if NAME.fullmatch(name):
-                found[name] = path
-            elif name not in self._strange:
-                self._strange.add(name)
-                self._say(logging.WARNING, "%s has not the name of a segment: it is not delivered", path)
-        for name in self._delivered - found.keys():
-            self._markers.remove(name)
-            self._delivered.remove(name)
-        for name in self.behind.keys() - found.keys():
-            self._gone(name)
+            if not NAME.fullmatch(path.name.removesuffix(SUFFIX)):
+                self._ignore(path)
+            elif told := self._disk.size_and_time(path):
+                found[mark(path, *told)] = Waiting(path, *told, Backoff(self._clock, self._random))
+        for one in self._delivered - found.keys():
+            self._markers.remove(one)
+            self._delivered.remove(one)
+        for one in self.behind.keys() - found.keys():
+            self._gone(one, self.behind[one].path)
         behind: dict[str, Waiting] = {}
-        for name, path in found.items():
-            if name in self._delivered:
-                continue
-            waiting = self.behind.get(name)
-            if waiting is None:
-                told = self._disk.size_and_time(path)
-                if told is None:
-                    continue
-                if self._markers.has(name):
-                    self._delivered.add(name)
-                    continue
-                waiting = Waiting(path, *told, Backoff(self._clock, self._random))
-            behind[name] = waiting
+        for one in found.keys() - self._delivered:
+            waiting = self.behind.get(one)
+            if waiting is None and self._markers.has(one):
+                self._delivered.add(one)
+            else:
+                behind[one] = waiting or found[one]
         return behind
+
+    def _ignore(self, path: Path) -> None:
+        if path.name not in self._strange:
+            self._strange.add(path.name)
+            self._say(logging.WARNING, "%s has not the name of a segment: it is not delivered", path)
 
     def _due_in_s(self, tries_max: float) -> float:
         """Until something may be delivered; infinite if nothing waits that has not been tried so often."""
@@ -198,8 +194,8 @@ class Shipper:
     async def _round(self, tries_max: float) -> None:
         """Deliver what is due; the oldest first, but those that failed before after all others."""
         now = self._clock()
-        due = [n for n, w in self.behind.items() if w.backoff.until <= now and w.backoff.failures < tries_max]
-        due.sort(key=lambda name: (self.behind[name].backoff.failures, name))
+        due = [m for m, w in self.behind.items() if w.backoff.until <= now and w.backoff.failures < tries_max]
+        due.sort(key=lambda one: (self.behind[one].backoff.failures, one))
         queue = deque(due[:_ROUND])
         # A destination that fails is asked with one at a time.
         lanes = 1 if self._store_backoff.failures else _LANES
@@ -209,18 +205,20 @@ class Shipper:
         while queue and self._store_backoff.until <= self._clock() and not self.stopping.is_set():
             await self._deliver(queue.popleft())
 
-    async def _deliver(self, name: str) -> None:
-        waiting = self.behind[name]
+    async def _deliver(self, one: str) -> None:
+        """The segment of this mark."""
+        waiting = self.behind[one]
+        name = waiting.path.name.removesuffix(SUFFIX)
         try:
-            content = await asyncio.to_thread(self._load, name, waiting.path)
+            content = await asyncio.to_thread(self._load, one, waiting)
             if content is not None:
                 key = self._template.key(name, content.sha256)
                 is_new = await self._deliver_to(key, content, name)
-                await asyncio.to_thread(self._markers.put, name, self._told(key, content))
+                await asyncio.to_thread(self._markers.put, one, self._told(key, content))
                 self._count(content, is_new)
         except Gone:
-            del self.behind[name]
-            self._gone(name)
+            del self.behind[one]
+            self._gone(one, waiting.path)
         except StoreError as e:
             self.tally.retries += 1
             waiting.backoff.failed()
@@ -235,12 +233,19 @@ class Shipper:
                 waiting.problem = str(e)
                 self._say(logging.ERROR, "%s is not delivered: %s", name, e)
         else:
-            del self.behind[name]
-            self._delivered.add(name)
+            del self.behind[one]
+            self._delivered.add(one)
 
-    def _load(self, name: str, path: Path) -> Content | None:
-        """The content; None if another shipper has delivered it meanwhile."""
-        return None if self._markers.has(name) else load(self._disk, path, self._at_once_bytes_max)
+    def _load(self, one: str, waiting: Waiting) -> Content | None:
+        """The content; None if another shipper has delivered it meanwhile. Raises StorageError."""
+        if self._markers.has(one):
+            return None
+        content = load(self._disk, waiting.path, self._at_once_bytes_max)
+        # Between the look and now another file may have come in its place: that one has its own turn.
+        told = self._disk.size_and_time(waiting.path)
+        if told is None or mark(waiting.path, *told) != one:
+            raise Gone(f"{waiting.path} is gone")
+        return content
 
     def _told(self, key: str, content: Content) -> bytes:
         """What the marker says, for people."""
@@ -258,8 +263,8 @@ class Shipper:
             self._say(logging.INFO, "delivers again")
         self._say(logging.DEBUG, "%s %s", "delivered" if is_new else "found there", content.path.name)
 
-    def _gone(self, name: str) -> None:
+    def _gone(self, one: str, path: Path) -> None:
         """It was here, and was not delivered by this shipper."""
-        if not self._markers.has(name):
+        if not self._markers.has(one):
             self.tally.segments_gone += 1
-            self._say(logging.ERROR, "%s was deleted before it was delivered", name)
+            self._say(logging.ERROR, "%s was deleted before it was delivered", path.name)

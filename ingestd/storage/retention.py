@@ -42,7 +42,7 @@ def expired(
     for path, (size, written) in found:
         is_old = bool(age_s) and written < now - age_s
         if is_old or (bytes_max and total > bytes_max):
-            if destination := undelivered(path):
+            if destination := undelivered(shipped.mark(path, size, written)):
                 kept(path, destination)
                 continue
             out.append(path)

@@ -1,7 +1,11 @@
 """What has been delivered where: durable markers, which the shipper makes and retention heeds.
 
     DATA/shipped/<destination>/destination    where `ingestd ship` delivers to, from its first start on
-    DATA/shipped/<destination>/<name>.json    that sealed segment is there: the destination has said so
+    DATA/shipped/<destination>/<mark>.json    that sealed segment is there: the destination has said so
+
+A mark is a segment's name, its size and when it was written: a machine without a clock battery
+boots into the same time again and again, and gives a name once more when the segment that had it
+is deleted. What such a one holds must not pass for delivered.
 
 A destination may be away for days, so retention deletes only what every destination has. Whoever
 stops shipping to one removes its directory.
@@ -24,6 +28,11 @@ def _directory(data_dir: Path) -> Path:
     return data_dir / "shipped"
 
 
+def mark(path: Path, size: int, written: float) -> str:
+    """What tells this file from any other that has had its name."""
+    return f"{path.name.removesuffix(SUFFIX)}-{size}-{int(written * 1000)}"
+
+
 class Markers:
     """Those of one destination."""
 
@@ -32,7 +41,7 @@ class Markers:
         self._folder = _directory(data_dir) / destination
 
     def begin(self, url: str) -> set[str]:
-        """Have the directory, durably; returns the names of segments that are delivered.
+        """Have the directory, durably; returns the marks of segments that are delivered.
 
         From now on retention waits for this destination. Raises StorageError.
         """
@@ -44,31 +53,31 @@ class Markers:
         disk.replace_file(folder / _DESTINATION, f"{url}\n".encode())
         return {path.name.removesuffix(_MARKER_SUFFIX) for path in disk.list(folder, f"*{_MARKER_SUFFIX}")}
 
-    def has(self, name: str) -> bool:
-        """True if the segment of this name is delivered. Raises StorageError."""
-        return self._disk.exists(self._path(name))
+    def has(self, mark: str) -> bool:
+        """True if the segment is delivered. Raises StorageError."""
+        return self._disk.exists(self._path(mark))
 
-    def put(self, name: str, told: bytes) -> None:
+    def put(self, mark: str, told: bytes) -> None:
         """The segment is delivered, as `told` says for whoever looks. Raises StorageError."""
-        self._disk.replace_file(self._path(name), told)
+        self._disk.replace_file(self._path(mark), told)
 
-    def remove(self, name: str) -> None:
+    def remove(self, mark: str) -> None:
         """The segment is not here any more. Not durably: come back, the marker is removed again."""
-        self._disk.unlink(self._path(name))
+        self._disk.unlink(self._path(mark))
 
-    def _path(self, name: str) -> Path:
-        return self._folder / (name + _MARKER_SUFFIX)
+    def _path(self, mark: str) -> Path:
+        return self._folder / (mark + _MARKER_SUFFIX)
 
 
-def undelivered(disk: Disk, data_dir: Path) -> Callable[[Path], str]:
-    """Tells of a sealed segment's path which destination does not have it; "" if none is without.
+def undelivered(disk: Disk, data_dir: Path) -> Callable[[str], str]:
+    """Tells of a sealed segment's mark which destination does not have it; "" if none is without.
 
     Raises StorageError, as does what is returned.
     """
     folders = [path.parent for path in disk.list(_directory(data_dir), _DESTINATION, deep=True)]
 
-    def missing(path: Path) -> str:
-        marker = path.name.removesuffix(SUFFIX) + _MARKER_SUFFIX
+    def missing(mark: str) -> str:
+        marker = mark + _MARKER_SUFFIX
         return next((folder.name for folder in folders if not disk.exists(folder / marker)), "")
 
     return missing

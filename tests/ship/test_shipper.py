@@ -107,7 +107,7 @@ async def test_a_damaged_segment_is_not_delivered_and_holds_up_no_other(tmp_path
     shipper._say = lambda _level, text, *arguments: told.append(text % arguments)
     assert not await shipper.run_once()
     name = path.name.removesuffix(".ndjson.zst")
-    assert list(shipper.behind) == [name]
+    assert [waiting.path for waiting in shipper.behind.values()] == [path]
     assert sum("is damaged" in line for line in told) == 1
     made.pop(name)
     assert_delivered(files(target), made)
@@ -128,7 +128,8 @@ async def test_a_segment_that_vanishes_before_its_turn_is_told_of(tmp_path: Path
     more = stock(tmp_path / "data", 1, first=9)
     (name,) = more
     await shipper.look()
-    shipper._markers.put(name, b"{}")
+    (one,) = shipper.behind
+    shipper._markers.put(one, b"{}")
     next((tmp_path / "data").rglob(f"{name}.ndjson.zst")).unlink()
     await shipper.look()
     assert (shipper.tally.segments_gone, shipper.behind) == (1, {})
@@ -229,3 +230,33 @@ async def test_a_file_that_changes_while_it_is_sent_in_parts_is_not_delivered(
     with pytest.raises(StorageError, match="has changed while it was sent"):
         await store.deliver("key", content, "name")
     assert files(target) == {}
+
+
+async def test_another_segment_of_a_name_that_was_delivered_is_delivered_too(
+    tmp_path: Path, target: Path
+) -> None:
+    # A machine without a clock battery boots into the same time; retention has deleted the first one.
+    made = stock(tmp_path / "data", 1, seed=1)
+    assert await shipper_to(target, tmp_path / "data").run_once()
+    (path,) = (tmp_path / "data").rglob("*.ndjson.zst")
+    path.unlink()
+    again = stock(tmp_path / "data", 1, seed=2)
+    assert again.keys() == made.keys()
+    assert again != made
+    shipper = shipper_to(target, tmp_path / "data")
+    assert await shipper.run_once()
+    assert sorted(files(target).values()) == sorted([*made.values(), *again.values()])
+
+
+async def test_a_file_that_takes_the_place_of_another_has_its_own_turn(tmp_path: Path, target: Path) -> None:
+    stock(tmp_path / "data", 1, seed=1)
+    shipper = shipper_to(target, tmp_path / "data")
+    await shipper.look()
+    (path,) = (tmp_path / "data").rglob("*.ndjson.zst")
+    path.unlink()
+    again = stock(tmp_path / "data", 1, seed=2, event_bytes=100)
+    await shipper._round(9)
+    assert (shipper.tally.segments_gone, files(target)) == (1, {})
+    await shipper.look()
+    await shipper._round(9)
+    assert_delivered(files(target), again)

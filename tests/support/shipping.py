@@ -61,7 +61,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def markers(data_dir: Path) -> set[str]:
     """The names of the segments that are marked as delivered."""
-    return {path.name.removesuffix(".json") for path in data_dir.glob("shipped/*/*.json")}
+    return {path.name.rsplit("-", 2)[0] for path in data_dir.glob("shipped/*/*.json")}
 
 
 def assert_delivered(objects: Mapping[str, bytes], segments: Mapping[str, bytes]) -> None:
