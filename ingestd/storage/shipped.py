@@ -47,10 +47,11 @@ class Markers:
         """
         disk, folder = self._disk, self._folder
         disk.make_directory(folder)
-        for leftover in disk.list(folder, TEMPORARY_PATTERN):
-            # Another shipper's, perhaps, which then fails to write it and tries again.
-            disk.unlink(leftover)
-        disk.replace_file(folder / _DESTINATION, f"{url}\n".encode())
+        with disk.alone(folder):
+            for leftover in disk.list(folder, TEMPORARY_PATTERN):
+                # A marker of another shipper's, perhaps, which then fails to write it and tries again.
+                disk.unlink(leftover)
+            disk.replace_file(folder / _DESTINATION, f"{url}\n".encode())
         return {path.name.removesuffix(_MARKER_SUFFIX) for path in disk.list(folder, f"*{_MARKER_SUFFIX}")}
 
     def has(self, mark: str) -> bool:

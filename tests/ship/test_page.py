@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from ingestd.ship import destination, process, shipper, store
+from ingestd.ship import content, destination, process, shipper, store
 from tests.support.tools import ROOT
 
 PAGE: Final = (ROOT / "docs" / "shipping.md").read_text()
@@ -39,7 +39,7 @@ def test_prometheus_takes_the_rules(tmp_path: Path) -> None:
 
 def test_the_figures_are_those_of_the_code() -> None:
     for figure in (
-        f"more than {store.AT_ONCE_BYTES_MAX >> 20} MiB goes in parts of {store.PART_BYTES >> 20} MiB",
+        f"more than {store.AT_ONCE_BYTES_MAX >> 20} MiB goes in parts of {content.PART_BYTES >> 20} MiB",
         f"what is on its way has {process._STOP_S:.0f} s to arrive",
         f"`PREFIX/{destination.STAGING}`",
     ):

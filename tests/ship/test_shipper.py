@@ -260,3 +260,12 @@ async def test_a_file_that_takes_the_place_of_another_has_its_own_turn(tmp_path:
     await shipper.look()
     await shipper._round(9)
     assert_delivered(files(target), again)
+
+
+async def test_shippers_that_start_at_the_same_time_do_not_disturb_each_other(
+    tmp_path: Path, target: Path
+) -> None:
+    # Found as it ran: one took what the other was about to write for what a crash had left.
+    stock(tmp_path / "data", 1)
+    for _ in range(20):
+        await asyncio.gather(*(asyncio.to_thread(shipper_to, target, tmp_path / "data") for _ in range(4)))
