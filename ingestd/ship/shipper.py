@@ -36,10 +36,13 @@ log = logging.getLogger("ingestd.ship")
 _LOOK_S: Final = 1.0
 _LOOK_PART: Final = 20
 """Looking through very many segments takes no more than this part of the time."""
+_PRUNE_S: Final = 3600.0
+"""Markers of segments that are gone are removed so seldom: another shipper, too, sees by them that what is
+gone was delivered."""
 _LANES: Final = 2
 """Segments on their way at once: one is read while the other is sent."""
 _ROUND: Final = 64
-"""Segments that are delivered before the next look."""
+"""Segments that are delivered before those that failed have their turn again."""
 _ONCE_TRIES: Final = 5
 
 
@@ -105,6 +108,7 @@ class Shipper:
         """Marks of segments that are here and have a marker."""
         self._strange: set[str] = set()
         self._look_problem = ""
+        self._prune_at = 0.0
 
     @property
     def bytes_behind(self) -> int:
@@ -133,9 +137,14 @@ class Shipper:
                 if str(e) != self._look_problem:
                     self._look_problem = str(e)
                     self._say(logging.ERROR, "cannot look for segments: %s", e)
-            look_s = max(_LOOK_S, _LOOK_PART * (self._clock() - started))
-            await self._round(math.inf)
-            await self._rest(min(look_s, self._due_in_s(math.inf)))
+            now = self._clock()
+            next_look = now + max(_LOOK_S, _LOOK_PART * (now - started))
+            while not self.stopping.is_set():
+                due_in_s, look_in_s = self._due_in_s(math.inf), next_look - self._clock()
+                await self._rest(min(due_in_s, look_in_s))
+                if due_in_s >= look_in_s:
+                    break
+                await self._round(math.inf)
 
     async def run_once(self) -> bool:
         """Deliver what is sealed now; True if all of it is there. Raises StorageError."""
@@ -162,9 +171,11 @@ class Shipper:
                 self._ignore(path)
             elif told := self._disk.size_and_time(path):
                 found[mark(path, *told)] = Waiting(path, *told, Backoff(self._clock, self._random))
-        for one in self._delivered - found.keys():
-            self._markers.remove(one)
-            self._delivered.remove(one)
+        if self._clock() >= self._prune_at:
+            self._prune_at = self._clock() + _PRUNE_S
+            for one in self._delivered - found.keys():
+                self._markers.remove(one)
+                self._delivered.remove(one)
         for one in self.behind.keys() - found.keys():
             self._gone(one, self.behind[one].path)
         behind: dict[str, Waiting] = {}

@@ -141,6 +141,10 @@ async def test_markers_go_with_their_segments(tmp_path: Path, target: Path) -> N
     assert await shipper.run_once()
     path = sorted((tmp_path / "data").rglob("*.ndjson.zst"))[0]
     path.unlink()
+    # Not at once, for another shipper may be about to see that it is gone.
+    await shipper.look()
+    assert markers(tmp_path / "data") == made.keys()
+    shipper._prune_at = 0.0
     await shipper.look()
     assert markers(tmp_path / "data") == made.keys() - {path.name.removesuffix(".ndjson.zst")}
     assert_delivered(files(target), made)
@@ -269,3 +273,53 @@ async def test_shippers_that_start_at_the_same_time_do_not_disturb_each_other(
     stock(tmp_path / "data", 1)
     for _ in range(20):
         await asyncio.gather(*(asyncio.to_thread(shipper_to, target, tmp_path / "data") for _ in range(4)))
+
+
+class FullDisk(Disk):
+    """Cannot write or sync files, a few times."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+
+    def _refuse(self, call: str) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise StorageError(f"{call}: No space left on device")
+
+    def replace_file(self, path: Path, data: bytes) -> None:
+        self._refuse("write")
+        super().replace_file(path, data)
+
+    def sync_file(self, path: Path) -> None:
+        self._refuse("fsync")
+        super().sync_file(path)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_marker_that_cannot_be_written_is_written_later_and_nothing_is_sent_twice(
+    tmp_path: Path, target: Path
+) -> None:
+    made = stock(tmp_path / "data", 3)
+    shipper = shipper_to(target, tmp_path / "data")
+    shipper._markers._disk = FullDisk(4)
+    assert await shipper.run_once()
+    assert shipper.tally.retries == 4
+    assert_delivered(files(target), made)
+    assert markers(tmp_path / "data") == made.keys()
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_what_a_folder_does_not_make_durable_is_not_delivered(tmp_path: Path, target: Path) -> None:
+    made = stock(tmp_path / "data", 1)
+    place = destination(f"file://{target}", {})
+    store = Store(place, Pace(0, lambda: 0.0), 20)
+    store._disk = FullDisk(3)
+    kept = Markers(Disk(), tmp_path / "data", place.label)
+    shipper = Shipper(Disk(), tmp_path / "data", store.deliver, TEMPLATE, kept, 1 << 20)
+    shipper.begin(str(place))
+    await shipper.look()
+    await shipper._round(9)
+    assert (shipper.problem, markers(tmp_path / "data")) == ("fsync: No space left on device", set())
+    assert await shipper.run_once()
+    assert_delivered(files(target), made)
+    assert markers(tmp_path / "data") == made.keys()
