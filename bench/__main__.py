@@ -1,132 +1,130 @@
-"""`python -m bench`: CPU of ingestd as a ratio of its floors, interleaved in one run.
-
-Each round measures floor and ingestd one after the other, so that a machine whose speed drifts
-drifts for both; the ratio is taken round by round, and its median is what counts.
-"""
+"""`python -m bench run` measures; `python -m bench report` makes docs/benchmarks.md and its plots of it."""
 
 from __future__ import annotations
 
 import argparse
-import platform
-import statistics
-import subprocess
+import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import contenders, corpus, load
-from bench.contenders import SERVER_CORE, Contender, pinned
+from bench import contenders, machine, report, results
+from bench.contenders import FSYNC, ROOT
+from bench.processes import LOAD_CORE
+from bench.results import FORMAT, Results
+from bench.run import LONG, QUICK, Plan, Run
+from bench.view import View
 
-_BODIES = 64
-_BODIES_MANY = 16
-_CONNECTIONS = 64
-_CONNECTIONS_MANY = 8
-
-Round = Callable[[Path, int], tuple[float, float]]
-
-
-def _driven(contender: Contender, folder: Path, seconds: int, events: int, *, gzipped: bool) -> float:
-    """CPU µs per event."""
-    bodies = corpus.bodies(events, _BODIES if events == 1 else _BODIES_MANY, gzipped=gzipped)
-    done = load.drive(
-        contender,
-        bodies,
-        folder / "load",
-        seconds=seconds,
-        connections=_CONNECTIONS if events == 1 else _CONNECTIONS_MANY,
-        is_many=events > 1,
-        gzipped=gzipped,
-    )
-    return done.cpu_us_per_request / events
+REAL = "INGESTD_BENCH_EVENTS"
 
 
-def against_noop(*, handed: bool) -> Round:
-    """1 event a request: a no-op server's CPU and ingestd's."""
-
-    def measure(folder: Path, seconds: int) -> tuple[float, float]:
-        with contenders.noop(handed=handed) as contender:
-            floor = _driven(contender, folder, seconds, 1, gzipped=False)
-        with contenders.ingestd(folder) as contender:
-            return floor, _driven(contender, folder, seconds, 1, gzipped=False)
-
-    return measure
-
-
-def against_kernels(events: int, *, gzipped: bool) -> Round:
-    """Many events a request: the bare kernels' CPU and ingestd's."""
-
-    def measure(folder: Path, seconds: int) -> tuple[float, float]:
-        command = [*pinned(SERVER_CORE), sys.executable, "-m", "bench.kernels", str(events), str(seconds)]
-        command += [str(folder / "kernels"), *(["--gzip"] if gzipped else [])]
-        floor = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        with contenders.ingestd(folder) as contender:
-            return floor, _driven(contender, folder, seconds, events, gzipped=gzipped)
-
-    return measure
-
-
-ROWS = (
-    ("1 event a request, against the no-op server", "µs/request", against_noop(handed=False)),
-    ("the same, against one that is handed the request", "µs/request", against_noop(handed=True)),
-    ("1,000 events a request, against the bare kernels", "µs/event", against_kernels(1000, gzipped=False)),
-    ("1,000 events a request, gzip, against the kernels", "µs/event", against_kernels(1000, gzipped=True)),
-)
-
-
-def print_floors(rounds_count: int, seconds: int) -> None:
-    """What ingestd costs beside what cannot be done without."""
-    print("| load | unit | floor | ingestd | ratio (lowest to highest) |\n|--|--|--|--|--|", flush=True)
-    for name, unit, measure in ROWS:
-        rounds = []
-        for _ in range(rounds_count):
-            with tempfile.TemporaryDirectory(prefix="ingestd-bench-") as folder:
-                rounds.append(measure(Path(folder), seconds))
-        ratios = [ours / floor for floor, ours in rounds]
-        floor, ours = (statistics.median(column) for column in zip(*rounds, strict=True))
-        print(
-            f"| {name} | {unit} | {floor:.2f} | {ours:.2f} | "
-            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |",
-            flush=True,
-        )
-
-
-def print_acks(rounds_count: int, seconds: int) -> None:
-    """What each ack level costs, for 64 busy clients and for a lone one."""
-    print("| ack | requests/s, 64 clients | CPU µs/request | p50 ms, one client | p99 ms |\n|--|--|--|--|--|")
-    measured: dict[str, list[tuple[float, ...]]] = {}
-    bodies = corpus.bodies(1, _BODIES, gzipped=False)
-    for _ in range(rounds_count):
-        for ack in ("fsync", "write", "memory"):
-            with (
-                tempfile.TemporaryDirectory(prefix="ingestd-bench-") as folder,
-                contenders.ingestd(Path(folder), ack) as contender,
-            ):
-                busy, lone = (
-                    load.drive(
-                        contender, bodies, Path(folder) / "load", seconds=seconds, connections=connections,
-                        is_many=False, gzipped=False,
-                    )
-                    for connections in (_CONNECTIONS, 1)
-                )  # fmt: skip
-            row = (busy.requests_per_s, busy.cpu_us_per_request, lone.p50_ms, lone.p99_ms)
-            measured.setdefault(ack, []).append(row)
-    for ack, rows in measured.items():
-        rate, cpu_us, p50_ms, p99_ms = (statistics.median(column) for column in zip(*rows, strict=True))
-        print(f"| `{ack}` | {rate:,.0f} | {cpu_us:.1f} | {p50_ms:.2f} | {p99_ms:.2f} |", flush=True)
-
-
-def main() -> None:
-    """Print Markdown tables."""
+def main(arguments: list[str]) -> int:
+    """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=4, help="of load, per contender and round")
-    args = parser.parse_args()
-    print(f"Python {platform.python_version()}, {args.rounds} rounds of {args.seconds} s, ack fsync\n")
-    print_floors(args.rounds, args.seconds)
-    print()
-    print_acks(args.rounds, args.seconds)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="measure, and write a file of results")
+    run.add_argument("out", type=Path, help="the file, JSON")
+    run.add_argument("--quick", action="store_true", help="about a minute: ingestd and its floors")
+    run.add_argument("--rounds", type=int)
+    run.add_argument("--seconds", type=float, help="of each load")
+    run.add_argument(
+        "--load", action="append", metavar="NAME", help="this one, as 1000-nested-gzip; may be repeated"
+    )
+    run.add_argument("--timed-seconds", type=float, help="of each rate; 0: no latencies")
+    run.add_argument("--only", action="append", metavar="CONTENDER", help="this one; may be repeated")
+    run.add_argument("--all", action="store_true", help="with --quick: all contenders")
+    run.add_argument("--folder", type=Path, help="where contenders write; on the disk that is meant")
+    run.add_argument(
+        "--events", type=Path, default=os.environ.get(REAL), help=f"real events, one a line; or ${REAL}"
+    )
+    run.add_argument("--against", type=Path, metavar="CHECKOUT", help="another ingestd takes part as well")
+    run.add_argument("--fluent-bit", type=Path, metavar="BINARY")
+    run.add_argument("--vector", type=Path, metavar="BINARY")
+    shown = commands.add_parser("show", help="print the page that would be made of a file of results")
+    shown.add_argument("results", type=Path)
+    made = commands.add_parser("report", help="make docs/benchmarks.md and the plots of it")
+    made.add_argument(
+        "results", type=Path, nargs="?", default=report.RESULTS, help="becomes bench/results.json"
+    )
+    made.add_argument("--check", action="store_true", help="only compare the page; 1 if it differs")
+    args = parser.parse_args(arguments)
+    if args.command == "show":
+        print(report.page(View(results.load(args.results))))
+        return 0
+    return _run(args) if args.command == "run" else report.write(args.results, check=args.check)
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    plan = QUICK if args.quick else LONG
+    only = frozenset(args.only) if args.only else None if args.all else plan.only
+    timed = plan.timed_seconds if args.timed_seconds is None else args.timed_seconds
+    by_name = {load.name: load for load in LONG.loads}
+    return replace(
+        plan,
+        loads=tuple(by_name[name] for name in args.load) if args.load else plan.loads,
+        rounds=args.rounds or plan.rounds,
+        seconds=args.seconds or plan.seconds,
+        timed_seconds=timed,
+        rates=plan.rates if timed else (),
+        only=only,
+    )
+
+
+def _run(args: argparse.Namespace) -> int:
+    for command in ("wrk", "taskset"):
+        if shutil.which(command) is None:
+            print(f"'{command}' is missing: apt-get install wrk util-linux", file=sys.stderr)
+            return 1
+    if args.events is not None and not Path(args.events).is_file():
+        print(f"there is no file {args.events}", file=sys.stderr)
+        return 1
+    # What measures stays off the core of what is measured.
+    os.sched_setaffinity(0, {int(LOAD_CORE)})
+    those = contenders.every(args.fluent_bit, args.vector)
+    plan = _plan(args)
+    names = {one.name for one in those} | {contenders.KERNELS}
+    if plan.only is not None and plan.only - names:
+        print(f"unknown: {', '.join(plan.only - names)}; there are {', '.join(names)}", file=sys.stderr)
+        return 1
+    if args.against is not None:
+        other = f"{FSYNC}, the other checkout"
+        those.append(contenders.ingestd(other, "fsync", those[1].kept, checkout=args.against.resolve()))
+        plan = plan if plan.only is None else replace(plan, only=plan.only | {other})
+    with tempfile.TemporaryDirectory(prefix="ingestd-bench-", dir=args.folder) as folder:
+        out = Results(
+            FORMAT, datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), machine.commit(), _command(args),
+            plan.rounds, machine.look(Path(folder)), machine.tools(),
+        )  # fmt: skip
+        run = Run(plan, those, Path(folder), out, say, Path(args.events) if args.events else None)
+        for number in range(plan.rounds):
+            say(f"round {number + 1} of {plan.rounds}")
+            run.round(number)
+            # What an interrupted run has measured is kept.
+            results.save(out, args.out)
+    return 0
+
+
+def _command(args: argparse.Namespace) -> str:
+    """What was typed, but for places of this machine."""
+    given = ["python -m bench run results.json"]
+    for name, value in vars(args).items():
+        if name in ("command", "out", "folder") or value in (None, False):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        for one in value if isinstance(value, list) else [value]:
+            shown = one.name if isinstance(one, Path) else f"'{one}'" if " " in str(one) else str(one)
+            given.append(flag if one is True else f"{flag} {shown}")
+    return " ".join(given)
+
+
+def say(line: str) -> None:
+    """Progress, for people."""
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    os.chdir(ROOT)
+    sys.exit(main(sys.argv[1:]))

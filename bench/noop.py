@@ -1,14 +1,13 @@
 """The floor of HTTP in Python: uvloop and httptools, every request answered at once, nothing kept.
 
-`python -m bench.noop` prints the port it listens on. With `handed` the parser hands over target,
-headers and body, as to any server that must know what it is asked; without, only the end of each
-request, which is less than any server can do with.
+`python -m bench.noop` listens on the port that `BENCH_PORT` names. The parser hands over only the end
+of each request, which is less than any server can do with.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
+import os
 from typing import Any
 
 import httptools
@@ -34,31 +33,11 @@ class Noop(asyncio.Protocol):
         self._transport.write(_ANSWER)
 
 
-class Handed(Noop):
-    """The same, with the request in its hands."""
-
-    def on_message_begin(self) -> None:
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._body: list[bytes] = []
-
-    def on_url(self, url: bytes) -> None:
-        self._target = url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        self._method = self._parser.get_method()
-
-    def on_body(self, data: bytes) -> None:
-        self._body.append(data)
-
-
-async def _main(protocol: type[Noop]) -> None:
-    server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0, backlog=4096)
-    print(server.sockets[0].getsockname()[1], flush=True)
+async def _main() -> None:
+    port = int(os.environ["BENCH_PORT"])
+    server = await asyncio.get_running_loop().create_server(Noop, "127.0.0.1", port, backlog=4096)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(_main(Handed if sys.argv[1:] == ["handed"] else Noop))
+    uvloop.run(_main())

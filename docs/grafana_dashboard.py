@@ -79,6 +79,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                     (rate("ingestd_events_stored_total"), "stored"),
                     (rate("ingestd_events_refused_total"), "refused: 429"),
                     (rate("ingestd_events_failed_total"), "failed: 500"),
+                    (rate("ingestd_events_quarantined_total"), "invalid, set aside"),
                 ),
             ),
             Panel(

@@ -12,10 +12,14 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+import zstandard
+
 from ingestd.errors import Rejection
-from ingestd.http.inflate import BUFFER_BYTES, ISAL, ZLIB, Gunzip, Inflater
+from ingestd.http.decoder import BUFFER_BYTES, Decoder
+from ingestd.http.inflate import ISAL, ZLIB, Gunzip, Inflate
+from ingestd.http.unzstd import Unzstd
 from tests.support.requests import bytewise, cut
-from tests.support.wire import CONTINUE, Site, Wire
+from tests.support.wire import CONTINUE, Site, Wire, key
 
 _ANSWER: Final = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n((?:[!-9;-~]+: [ -~]*\r\n)+)\r\n")
 _LENGTH: Final = re.compile(rb"^Content-Length: (\d+)\r$", re.MULTILINE)
@@ -69,7 +73,10 @@ def _are_alike(one: Outcome, other: Outcome) -> bool:
 
 def outcome(pieces: list[bytes]) -> Outcome:
     """What becomes of a stream that comes in these pieces."""
-    site = Site()
+    site = Site(cors_origins="https://a.example")
+    site.keyring.replace(
+        [key(), key("ing_public", "page", public=True, events_per_s=1e6, requests_per_s=1e6)]
+    )
     wire = Wire(site)
     wire.feed(b"", pieces)
     site.commit()
@@ -108,37 +115,65 @@ def _answers(received: bytes) -> list[tuple[int, bytes]]:
 def check_inflate(data: bytes) -> None:
     """isal and zlib make the same of a gzip body, or both refuse it.
 
+    deflate and zstd are the same whole and cut, and nothing that other libraries do not make of them.
+
     The stream is tried as it is, and as the deflate data of a sound gzip member: a checksum that is
     right by chance is not to be hoped for.
     """
     stream, places = unpacked(data)
+    for make in (Inflate, Unzstd):
+        whole = inflated([stream], make)
+        parted = inflated(cut(stream, places), make)
+        assert parted == whole or isinstance(parted, str) is isinstance(whole, str) is True, (parted, whole)
+        assert whole == _reference(stream, make) or isinstance(whole, str), whole
     for gzipped in (stream, _member(stream)):
-        by_zlib = inflated([gzipped], ZLIB)
-        assert isinstance(inflated(cut(gzipped, places), ZLIB), bytes) is isinstance(by_zlib, bytes)
+        by_zlib = inflated([gzipped], _by_zlib)
+        assert isinstance(inflated(cut(gzipped, places), _by_zlib), bytes) is isinstance(by_zlib, bytes)
         if ISAL is None:
             continue
         for pieces in ([gzipped], cut(gzipped, places)):
-            by_isal = inflated(pieces, ISAL)
+            by_isal = inflated(pieces, _by_isal)
             assert by_isal == by_zlib or isinstance(by_isal, str) is isinstance(by_zlib, str) is True, (
                 by_isal,
                 by_zlib,
             )
 
 
-def inflated(pieces: list[bytes], inflater: Inflater) -> bytes | str:
+def _by_zlib(limit_bytes: int) -> Gunzip:
+    return Gunzip(limit_bytes, ZLIB)
+
+
+def _by_isal(limit_bytes: int) -> Gunzip:
+    assert ISAL is not None
+    return Gunzip(limit_bytes, ISAL)
+
+
+def _reference(stream: bytes, make: Callable[[int], Decoder]) -> bytes | None:
+    """What another way of reading makes of a stream that is sound."""
+    try:
+        if make is Unzstd:
+            reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+            return reader.read(_INFLATED_BYTES_MAX + 1)
+        is_zlib = stream[:1] and stream[0] & 15 == 8
+        return zlib.decompressobj(15 if is_zlib else -15).decompress(stream, _INFLATED_BYTES_MAX + 1)
+    except (zlib.error, zstandard.ZstdError):
+        return None
+
+
+def inflated(pieces: list[bytes], make: Callable[[int], Decoder]) -> bytes | str:
     """The body, or the reason why it is refused."""
-    gunzip = Gunzip(_INFLATED_BYTES_MAX, inflater)
+    decoder = make(_INFLATED_BYTES_MAX)
     try:
         for piece in pieces:
-            gunzip.feed(piece)
-        body = bytes(gunzip.finish())
+            decoder.feed(piece)
+        body = bytes(decoder.finish())
     except Rejection as refusal:
         if refusal.status not in (400, 413):
             raise
         return str(refusal.detail)
     finally:
-        assert gunzip.inflated_bytes <= _INFLATED_BYTES_MAX + BUFFER_BYTES
-    assert len(body) == gunzip.inflated_bytes <= _INFLATED_BYTES_MAX
+        assert decoder.inflated_bytes <= _INFLATED_BYTES_MAX + BUFFER_BYTES
+    assert len(body) == decoder.inflated_bytes <= _INFLATED_BYTES_MAX
     return body
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from fuzz.checks import packed
+from tests.http import test_codings
 from tests.http.guard_cases import BODY, CASES
 from tests.http.test_inflate import BAD, GOOD
 from tests.http.wild_cases import READ
-from tests.support.requests import post, post_chunked
+from tests.support.requests import head, post, post_chunked
 
 FOLDER: Final = Path(__file__).parent / "seeds"
 _BYTES_MAX: Final = 1000
@@ -35,14 +36,25 @@ def seeds() -> dict[str, bytes]:
         if len(raw) <= _BYTES_MAX:
             made[f"inflate/{_slug(name)}"] = packed(_undated(raw), range(5, len(raw), 40))
             made[f"inflate/{_slug(name)}-deflate"] = packed(_undated(raw)[10:-8])
+    good = {name: (make, raw) for name, (make, raw, _) in test_codings.GOOD.items()}
+    for name, (make, raw) in {**good, **test_codings.BAD}.items():
+        if len(raw) <= _BYTES_MAX:
+            made[f"inflate/{make.name}-{_slug(name)}"] = packed(raw, range(5, len(raw), 40))
     return made
 
 
 def _pipelines() -> list[bytes]:
     """Streams of several requests: a head that repeats, and one after chunks."""
     bulk = post(b"[%s,%s]" % (BODY, BODY), "/v1/bulk-track")
+    page = "Origin: https://a.example"
+    preflight = head("OPTIONS /v1/track HTTP/1.1", [page, "Access-Control-Request-Method: POST"], auth=False)
+    beacon = post(BODY, "/v1/track?key=ing_public", [page]).replace(b"Authorization:", b"X:")
+    lines = post(BODY + b"\n\n" + BODY + b"\n", "/v1/bulk-track", ["Content-Type: application/x-ndjson"])
     return [
         post(BODY) * 3,
+        preflight + post(BODY, headers=[page]) * 2 + post(b"{", headers=[page]),
+        beacon * 2,
+        lines + lines.replace(b"\n\n", b",\n"),
         post(BODY) + bulk,
         post_chunked(BODY, size=60) + post(BODY),
         post(b"{") + post(BODY),

@@ -20,7 +20,7 @@ a request, 32 KB a message, 2,500 messages.
 
 from __future__ import annotations
 
-import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -28,12 +28,14 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from ingestd import oddities
-from ingestd.errors import Rejection, invalid_event
+from ingestd.errors import invalid_event
 from ingestd.oddities import Timestamp
 from ingestd.places import invalid
 
 TYPES: Final = ("track", "identify", "page", "screen", "group", "alias")
 BATCH: Final = "batch"
+CALLS: Final = (BATCH, *(name for name in TYPES if name != "track"))
+"""A path of its own each; /v1/track is the contract's."""
 
 BODY_BYTES_MAX: Final = 500 * 1024
 MESSAGE_BYTES_MAX: Final = 32 * 1024
@@ -47,6 +49,7 @@ _SHARED: Final = ("sentAt", "context", "integrations")
 _encode = msgspec.json.Encoder().encode
 _decode_row = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_time = msgspec.json.Decoder(Timestamp).decode
+_decode_text = msgspec.json.Decoder(str).decode
 
 
 class _Call(Struct, gc=False, kw_only=True):
@@ -64,7 +67,7 @@ _decode_batch = msgspec.json.Decoder(_Batch).decode
 
 
 def as_array(body: bytes | bytearray, call: str, received_ms: int) -> bytes:
-    """The messages of a call (BATCH or one of TYPES) as an array of the contract's events.
+    """The messages of one of CALLS as an array of the contract's events.
 
     Raises Rejection (400) that names the place; what the contract asks of an event is not looked at.
     """
@@ -93,18 +96,9 @@ def as_array(body: bytes | bytearray, call: str, received_ms: int) -> bytes:
                     row.setdefault(name, whole[name])
             if bytes(row.get("type", _ABSENT)) not in _SPELLED:
                 raise invalid_event("invalid_event", f"$.batch[{i}].type: expected one of {', '.join(TYPES)}")
-        _complete(row, received, sent_at if isinstance(sent_at, datetime) else None)
+        place = f"$.batch[{i}]" if call == BATCH else "$"
+        _complete(row, place, received, sent_at if isinstance(sent_at, datetime) else None)
     return _encode(rows)
-
-
-def placed(rejection: Rejection, call: str) -> Rejection:
-    """What is wrong with an event of `as_array`, as the client may find it in what it sent."""
-    detail = re.sub(
-        r"^\$\[(\d+)\]",
-        lambda match: f"$.batch[{match[1]}]" if call == BATCH else "$",
-        rejection.detail or "",
-    )
-    return Rejection(rejection.status, rejection.code, rejection.error, detail, quoted=rejection.quoted)
 
 
 def _message(raw: Raw, index: int) -> dict[str, Raw]:
@@ -125,25 +119,33 @@ def _sized(row: dict[str, Raw], size: int, place: str) -> dict[str, Raw]:
     return row
 
 
-def _complete(row: dict[str, Any], received: datetime, sent_at: datetime | None) -> None:
-    """Give the message what the table above says."""
+def _complete(row: dict[str, Any], place: str, received: datetime, sent_at: datetime | None) -> None:
+    """Give the message what the table above says. Raises Rejection."""
     row.pop("writeKey", None)
     if bytes(row["type"]) != b'"track"' and _is_none(row, "event"):
         row["event"] = row["type"]
     if _is_none(row, "properties"):
         row["properties"] = Raw(b"{}")
-    if _is_none(row, "originalTimestamp"):
-        if _is_none(row, "timestamp"):
-            row["timestamp"] = Raw(_spelled(received))
-            return
-        row["originalTimestamp"] = row["timestamp"]
-    row["timestamp"] = row["originalTimestamp"]
-    if sent_at is not None:
-        try:
-            row["timestamp"] = Raw(_spelled(received - (sent_at - _decode_time(row["timestamp"]))))
-        except (msgspec.DecodeError, OverflowError):
-            # No time that can be reckoned with: a leap second, or one that the contract refuses.
-            return
+    told = [name for name in ("originalTimestamp", "timestamp") if not _is_none(row, name)]
+    times = [_time(row[name], f"{place}.{name}") for name in told]
+    if not told:
+        row["timestamp"] = Raw(_spelled(received))
+        return
+    row["timestamp"] = row["originalTimestamp"] = row[told[0]]
+    if sent_at is not None and times[0] is not None:
+        with suppress(OverflowError):
+            row["timestamp"] = Raw(_spelled(received - (sent_at - times[0])))
+
+
+def _time(value: Raw, place: str) -> datetime | None:
+    """None for a leap second, which cannot be reckoned with. Raises Rejection."""
+    try:
+        return _decode_time(value)
+    except msgspec.DecodeError:
+        with suppress(msgspec.DecodeError):
+            if oddities.is_rfc3339(_decode_text(value)):
+                return None
+        raise invalid_event("invalid_event", f"{place}: {oddities.NO_TIMESTAMP}") from None
 
 
 def _is_none(row: dict[str, Any], name: str) -> bool:

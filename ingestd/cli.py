@@ -1,4 +1,7 @@
-"""The commands: serve, key, cat, verify, ship. Exit 0: all is well; 1: something is wrong; 2: usage."""
+"""The commands: serve, key, cat, find, verify, ship.
+
+Exit 0 if all is well, 1 if something is wrong, 2 for usage; `find` has more.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,14 @@ from pathlib import Path
 
 import msgspec
 
-from ingestd import __version__, config, keys
+from ingestd import __version__, config, finding, keys
 from ingestd.errors import StorageError, UsageError
 from ingestd.progress import Progress
 from ingestd.service import keyfile, logs, supervisor
 from ingestd.storage import reader
 from ingestd.storage.disk import Disk
-from ingestd.storage.verify import Note, Problem, verify
+from ingestd.storage.segment import invalid_directory
+from ingestd.storage.verify import Note, Problem, Verdict, verify
 
 _SERVE_HELP = """\
 Takes events over HTTP and answers 200 when they are on disk. With no key in the data directory
@@ -37,6 +41,7 @@ for each problem and each note, and one for the sum. A terminal sees the progres
   torn_files, quarantined_files      what recovery has put aside
   sources                            segments and events of each node and worker, as the names tell
   problems, notes                    objects of a path and a problem, or a note
+  invalid                            the same of the events that were set aside (ingestd cat --quarantine)
 
 Exit status 0: all that is stored is whole; 1: what is not has been printed; 2: no data directory."""
 
@@ -91,7 +96,15 @@ def _parser() -> argparse.ArgumentParser:
         "open segments included. Exit status 1: some of it could not be read, and was named.",
     )
     cat.add_argument("paths", nargs="+", type=Path, metavar="DIR|FILE")
+    cat.add_argument(
+        "--quarantine",
+        action="store_true",
+        help="of the directories, what was set aside instead: the invalid events of requests with "
+        "on_invalid=skip, each with the reason",
+    )
     cat.add_argument("-f", "--follow", action="store_true", help="go on with what is added")
+
+    finding.add_command(commands)
 
     verify = commands.add_parser(
         "verify",
@@ -131,6 +144,12 @@ def _add_key_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
         sub = actions.add_parser(action, help=text, description=text)
         if action != "list":
             sub.add_argument("name", metavar="NAME", help="becomes the 'source' of the key's events")
+        if action == "add":
+            sub.add_argument(
+                "--public",
+                action="store_true",
+                help="it may stand in a page: taken from ?key= as well; needs both limits",
+            )
         if action in ("add", "limit"):
             sub.add_argument("--events-per-s", metavar="N", help="events a second, all workers together")
             sub.add_argument("--requests-per-s", metavar="N", help="requests a second")
@@ -159,7 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     args = _parser().parse_args(argv)
     logs.begin()
-    command = {"serve": _serve, "key": _key, "cat": _cat, "verify": _verify, "ship": _ship}[args.command]
+    commands = {"serve": _serve, "key": _key, "cat": _cat, "find": _find, "verify": _verify, "ship": _ship}
+    command = commands[args.command]
     try:
         status = command(args)
         sys.stdout.flush()
@@ -202,7 +222,7 @@ def _serve(args: argparse.Namespace) -> int:
 def _key(args: argparse.Namespace) -> int:
     disk, data_dir = Disk(), Path(_settings(args, "data_dir", config_file=args.config).data_dir)
     if args.action == "add":
-        print(keyfile.add(disk, data_dir, args.name, _limits(args)))
+        print(keyfile.add(disk, data_dir, args.name, _limits(args), public=args.public))
     elif args.action == "limit":
         limits = _limits(args)
         if not limits:
@@ -240,18 +260,25 @@ def _cat(args: argparse.Namespace) -> int:
             raise UsageError(f"{path}: no such file or directory")
         if path.is_dir():
             _require_segments(path)
+    paths = args.paths
+    if args.quarantine:
+        paths = [invalid_directory(path) if path.is_dir() else path for path in paths]
     with open(sys.stdout.fileno(), "wb", _OUTPUT_BYTES, closefd=False) as out:
-        for lines in reader.cat(Disk(), args.paths, args.follow, problem):
+        for lines in reader.cat(Disk(), paths, args.follow, problem):
             out.write(lines)
             if args.follow:
                 out.flush()
     return int(failed)
 
 
+def _find(args: argparse.Namespace) -> int:
+    for data_dir in args.data_dirs:
+        _require_data(data_dir)
+    return finding.run(args)
+
+
 def _verify(args: argparse.Namespace) -> int:
-    if not args.data_dir.is_dir():
-        raise UsageError(f"{args.data_dir}: no such directory")
-    _require_segments(args.data_dir)
+    _require_data(args.data_dir)
     progress = Progress(sys.stderr)
 
     def say(finding: Problem | Note) -> None:
@@ -260,15 +287,30 @@ def _verify(args: argparse.Namespace) -> int:
             print(finding)
 
     verdict = verify(Disk(), args.data_dir, say, progress)
+    invalid = verify(Disk(), invalid_directory(args.data_dir), say, progress)
     progress.clear()
+    is_ok = verdict.ok and invalid.ok
     if args.json:
-        print(msgspec.json.encode({"ok": verdict.ok, **msgspec.to_builtins(verdict)}).decode())
+        found = {"ok": is_ok, **msgspec.to_builtins(verdict), "invalid": msgspec.to_builtins(invalid)}
+        print(msgspec.json.encode(found).decode())
     else:
-        print(
-            f"{verdict.segments} segments, {verdict.commits} commits, {verdict.events} events, "
-            f"{len(verdict.problems)} problems"
-        )
-    return int(not verdict.ok)
+        print(_sum(verdict))
+        if invalid.segments:
+            print(f"set aside as invalid: {_sum(invalid)}")
+    return int(not is_ok)
+
+
+def _sum(verdict: Verdict) -> str:
+    return (
+        f"{verdict.segments} segments, {verdict.commits} commits, {verdict.events} events, "
+        f"{len(verdict.problems)} problems"
+    )
+
+
+def _require_data(data_dir: Path) -> None:
+    if not data_dir.is_dir():
+        raise UsageError(f"{data_dir}: no such directory")
+    _require_segments(data_dir)
 
 
 def _ship(args: argparse.Namespace) -> int:

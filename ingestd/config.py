@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 from ingestd.errors import UsageError
 
 AckLevel = Literal["fsync", "write", "memory"]
+OnInvalid = Literal["reject", "skip"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Count = Annotated[int, Meta(ge=1, le=10_000_000)]
@@ -56,6 +57,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     body_bytes_max: FrameBytes = 10 * 1024 * 1024
     """Largest uncompressed body; 10 MiB, so that '10 MB' passes in either reading."""
+    on_invalid: OnInvalid = "reject"
+    """What becomes of an array with invalid events, unless it says itself (`?on_invalid=`): nothing of it is
+    stored, or the valid events are, and the invalid ones are listed and set aside."""
     strict_bytes_max: Annotated[int, Meta(ge=0)] = 64 * 1024
     """Bodies up to this size are also checked for valid JSON that some reader refuses
     (nested repeated names, numbers beyond a double, nesting beyond 100)."""
@@ -90,6 +94,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A client that does not read its answer."""
     drain_timeout_s: Seconds = 30.0
     """At shutdown: how long requests in flight may take to finish."""
+
+    cors_origins: str = ""
+    """Whose pages may send and read the answers: origins such as https://shop.example, parted by commas, or
+    * for all; empty: none."""
 
     segment_bytes_max: Bytes = 64 * 1024 * 1024
     """A segment is sealed when it has grown to this size (compressed)."""

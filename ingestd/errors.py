@@ -7,6 +7,7 @@ one exists, the place. A `StorageError` is ours: nothing of the request counts a
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,8 +26,11 @@ class Rejection(Exception):
     `status` is the HTTP status, `code` a stable word for machines, `error` the sentence for
     people, `detail` the place or the remedy, `headers` extra response header lines (each
     ending in CRLF) that the status requires, such as `Allow` or `Retry-After`. `quoted` is what of
-    `detail` is the client's own words: it is for the client's eyes only.
+    `detail` is the client's own words: it is for the client's eyes only. `invalid` tells of each event, where
+    all of a request are to blame (`sifting`).
     """
+
+    invalid: Sequence[object] = ()
 
     def __init__(
         self,
@@ -62,7 +66,8 @@ def unauthorized() -> Rejection:
         401,
         "unauthorized",
         UNAUTHORIZED,
-        "send the header 'Authorization: Bearer KEY' with a key made by 'ingestd key add NAME'",
+        "send the header 'Authorization: Bearer KEY' with a key made by 'ingestd key add NAME', or with "
+        "basic auth the key as the user; ?key=KEY is for keys made with --public",
         b"WWW-Authenticate: Bearer\r\n",
     )
 

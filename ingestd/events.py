@@ -19,85 +19,38 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from operator import attrgetter
-from typing import Annotated, Any, Final, cast
+from typing import Any, Final, cast
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 
-from ingestd import analytics, oddities, slices
+from ingestd import oddities, places, slices
 from ingestd.errors import Rejection, StorageError, invalid_event
-from ingestd.places import invalid, moved
+from ingestd.forms import ABSENT, LINES, MANY, Event, Form, Named
+from ingestd.places import invalid
 from ingestd.shape import alike
 from ingestd.uuid7 import uuid7s
 
-Ack = Callable[["StorageError | None"], None]
-
-
-_ABSENT: Final = Raw()
-
-
-class _Object(Struct, gc=False):
-    """An object whose members are skipped, not decoded."""
-
-
-class _Named(Struct, gc=False, kw_only=True):
-    """What is read of an event besides its timestamp; other fields are kept without being read."""
-
-    event: str
-    properties: _Object
-    messageId: str | UnsetType | None = UNSET
-    receivedAt: Raw = _ABSENT
-    source: Raw = _ABSENT
-
-
-class Event(_Named, gc=False, kw_only=True):
-    """An event of the contract."""
-
-    timestamp: oddities.Timestamp
-
-
-class LooseEvent(_Named, gc=False, kw_only=True):
-    """An Event whose timestamp is judged by `oddities.is_rfc3339`: the slow way, for leap seconds."""
-
-    timestamp: str
+Ack = Callable[["StorageError | None", str], None]
 
 
 class Batch:
     """The events of one request, or of small ones validated together, on their way to disk.
 
-    `ack` is called once, on the loop.
+    `ack` is called once, on the loop: with the error, or with the receipt of the commit, "" if there is none.
     """
 
-    __slots__ = ("ack", "events", "lines", "message_ids", "received_ms")
+    __slots__ = ("ack", "events", "lines", "message_ids", "received_ms", "size")
+    quarantine: Batch | None = None  # Kept apart, as durably, before `ack`: see `sifting`.
 
     def __init__(self, lines: bytes, message_ids: list[str], received_ms: int) -> None:
         self.lines = lines
+        self.size = len(lines)
         self.message_ids = message_ids
         self.events = len(message_ids)
         self.received_ms = received_ms
         self.ack: Ack | None = None
 
-
-class Form:
-    """The decoders for one kind of body: one event, an array of events, or one that becomes an array."""
-
-    __slots__ = ("call", "is_array", "loose", "typed")
-
-    def __init__(self, *, is_array: bool, call: str | None = None) -> None:
-        def decoder(item: Any) -> msgspec.json.Decoder[Any]:
-            return msgspec.json.Decoder(Annotated[list[item], Meta(min_length=1)] if is_array else item)
-
-        self.call = call
-        """Of `analytics`, which makes the array; None for the contract's own."""
-        self.is_array = is_array
-        self.typed = decoder(Event)
-        self.loose = decoder(LooseEvent)
-
-
-ONE: Final = Form(is_array=False)
-MANY: Final = Form(is_array=True)
-ANALYTICS: Final = {call: Form(is_array=True, call=call) for call in (analytics.BATCH, *analytics.TYPES)}
-"""The calls of Segment's API."""
 
 SLICED_BYTES_MIN: Final = 512 * 1024
 """A body of this size or more is worth `Stamper.slices`."""
@@ -129,18 +82,21 @@ class Stamper:
 
         Measured: a 10 MiB body of 161,318 events keeps the loop for 293 ms in one go, in slices for 5.
         """
-        if not form.is_array or form.call is not None or len(body) < SLICED_BYTES_MIN:
+        if (form is not MANY and form is not LINES) or len(body) < SLICED_BYTES_MIN:
             yield self.batch(body, form)
             return
         received_ms = self._now_ms()
         is_strict = len(body) <= self._strict_bytes_max
         batches: list[Batch] = []
-        try:
-            yield from self._sliced(slices.seeming(body), form, received_ms, is_strict, batches)
-        except Rejection:
-            # By its cut, or by itself.
-            batches = []
-            yield from self._sliced(slices.exact(body), form, received_ms, is_strict, batches)
+        if form is LINES:
+            yield from self._sliced(slices.of_lines(body), form, received_ms, is_strict, batches)
+        else:
+            try:
+                yield from self._sliced(slices.seeming(body), form, received_ms, is_strict, batches)
+            except Rejection:
+                # By its cut, or by itself.
+                batches = []
+                yield from self._sliced(slices.exact(body), form, received_ms, is_strict, batches)
         message_ids = [message_id for batch in batches for message_id in batch.message_ids]
         yield Batch(b"".join([batch.lines for batch in batches]), message_ids, received_ms)
 
@@ -158,10 +114,10 @@ class Stamper:
             # Others with this key have been stamped meanwhile; this request is received at one time.
             self._stamp(received_ms)
             try:
-                batches.append(self._batch(piece, form, received_ms, is_strict))
+                batches.append(self._read(piece, form, received_ms, is_strict))
             except Rejection as e:
-                raise moved(e, at) from None
-            at += batches[-1].events
+                raise places.moved(e, at) from None
+            at += piece.count(b"\n") if form is LINES else batches[-1].events
             yield None
 
     def together(self, bodies: list[bytes]) -> Batch | None:
@@ -180,26 +136,30 @@ class Stamper:
             return None
         received_ms = self._now_ms()
         message_ids = _message_ids(events, received_ms)
-        if [e for e in events if e.receivedAt is not _ABSENT or e.source is not _ABSENT or not e.messageId]:
+        if [e for e in events if e.receivedAt is not ABSENT or e.source is not ABSENT or not e.messageId]:
             return Batch(self._spliced(bodies, events, message_ids), message_ids, received_ms)
         stamps = self._stamps
         return Batch(stamps.join([body[:-1] for body in bodies]) + stamps, message_ids, received_ms)
 
     def batch(self, body: bytes | bytearray, form: Form) -> Batch:
         """Validate `body` (the whole, inflated) and make its lines. Raises Rejection (400)."""
-        received_ms = self._now_ms()
-        if form.call is None:
-            return self._batch(body, form, received_ms, len(body) <= self._strict_bytes_max)
-        array = analytics.as_array(body, form.call, received_ms)
+        return self._read(body, form, self._now_ms(), len(body) <= self._strict_bytes_max)
+
+    def _read(self, body: bytes | bytearray, form: Form, received_ms: int, is_strict: bool) -> Batch:
+        """The Batch of a body of any form."""
+        translation = form.translation
+        if translation is None:
+            return self._batch(body, form, received_ms, is_strict)
+        array = translation.as_array(body, received_ms)
         try:
-            return self._batch(array, form, received_ms, len(array) <= self._strict_bytes_max)
+            return self._batch(array, form, received_ms, is_strict)
         except Rejection as e:
-            raise analytics.placed(e, form.call) from None
+            raise translation.placed(e, body) from None
 
     def _batch(self, body: bytes | bytearray, form: Form, received_ms: int, is_strict: bool) -> Batch:
         """The same, received when the stamps say, and looked at for all that is odd or not."""
-        if form.is_array and not is_strict:
-            found = alike(body)
+        if form.is_array:
+            found = alike(body, is_strict=is_strict)
             if found is not None:
                 return self._joined(*found, received_ms)
         body, decoded = _validated(body, form, is_strict)
@@ -238,7 +198,7 @@ class Stamper:
         self._received_at = Raw(b'"%s"' % rfc3339_ms(received_ms))
         self._stamps = b',"receivedAt":%b,"source":%b}\n' % (self._received_at, self._source)
 
-    def _spliced(self, raws: list[Raw] | list[bytes], events: list[_Named], message_ids: list[str]) -> bytes:
+    def _spliced(self, raws: list[Raw] | list[bytes], events: list[Named], message_ids: list[str]) -> bytes:
         """Lines of events in which no name stands twice."""
         stamps = self._stamps
         if all(map(_is_complete, events)):
@@ -247,13 +207,13 @@ class Stamper:
         for raw, event, message_id in zip(raws, events, message_ids, strict=True):
             if _is_complete(event):
                 lines += (memoryview(raw)[:-1], stamps)
-            elif event.messageId is UNSET and event.receivedAt is _ABSENT and event.source is _ABSENT:
+            elif event.messageId is UNSET and event.receivedAt is ABSENT and event.source is ABSENT:
                 lines += (memoryview(raw)[:-1], b',"messageId":"%b"' % message_id.encode(), stamps)
             else:
                 lines.append(self._merged([_row(raw)], [event], [message_id]))
         return b"".join(lines)
 
-    def _merged(self, rows: list[dict[str, Raw]], events: list[_Named], message_ids: list[str]) -> bytes:
+    def _merged(self, rows: list[dict[str, Raw]], events: list[Named], message_ids: list[str]) -> bytes:
         """Lines of events that bring a stamped name of their own, or perhaps a name twice."""
         if not all(map(_MESSAGE_ID, events)):
             for row, event, message_id in zip(rows, events, message_ids, strict=True):
@@ -266,12 +226,12 @@ class Stamper:
         return _encoder.encode_lines(rows)
 
 
-def _is_complete(event: _Named) -> bool:
+def _is_complete(event: Named) -> bool:
     """True if the event has an id and no stamped name of its own."""
-    return event.receivedAt is _ABSENT and event.source is _ABSENT and bool(event.messageId)
+    return event.receivedAt is ABSENT and event.source is ABSENT and bool(event.messageId)
 
 
-def _message_ids(events: list[_Named], now_ms: int) -> list[str]:
+def _message_ids(events: list[Named], now_ms: int) -> list[str]:
     """The clients' ids, and a UUIDv7 where there is none."""
     message_ids = [event.messageId or "" for event in events]
     if not all(message_ids):
@@ -332,10 +292,7 @@ def _decoded_oddly(
     for i, event in enumerate(events if form.is_array else [events]):
         if not oddities.is_rfc3339(event.timestamp):
             place = f"$[{i}].timestamp" if form.is_array else "$.timestamp"
-            raise invalid_event(
-                "invalid_event",
-                f"{place}: expected an RFC 3339 date-time with an offset, as 2025-10-29T22:00:00.778Z",
-            )
+            raise invalid_event("invalid_event", f"{place}: {oddities.NO_TIMESTAMP}")
     return mended, events
 
 

@@ -8,6 +8,7 @@ created = 2026-01-01T00:00:00Z
 events_per_s = 1000             # optional, as are the next two; without a limit there is none
 requests_per_s = 50
 burst_s = 2                     # how many seconds' worth of either may be taken at once; 1 if not given
+public = true                   # it may stand in a page: taken from a query as well; false if not given
 ```
 
 A key has 256 random bits, so a plain SHA-256 cannot be searched backwards and needs no salt.
@@ -55,6 +56,8 @@ class Key(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     requests_per_s: PerS | None = None
     """Both count what all workers take together; None: no limit."""
     burst_s: BurstS | None = None
+    public: bool = False
+    """Anybody may read it in a page, so it is also taken from the query, and must have both limits."""
 
 
 class _File(Struct, forbid_unknown_fields=True):
@@ -99,12 +102,17 @@ def parse(text: bytes, where: str) -> list[Key]:
         if key.name in names:
             raise UsageError(f"{where}: two keys are named '{key.name}'; a name may stand once")
         names.add(key.name)
-        check_burst(key, where)
+        check(key, where)
     return keys
 
 
-def check_burst(key: Key, where: str) -> None:
-    """Raises UsageError if the key has a burst and nothing that it would be the burst of."""
+def check(key: Key, where: str) -> None:
+    """Raises UsageError if the key is public without limits, or has a burst of nothing."""
+    if key.public and (key.events_per_s is None or key.requests_per_s is None):
+        raise UsageError(
+            f"{where}: key '{key.name}': a public key needs events_per_s and requests_per_s, "
+            "for anybody can send with it"
+        )
     if key.burst_s is not None and key.events_per_s is None and key.requests_per_s is None:
         raise UsageError(
             f"{where}: key '{key.name}': burst_s limits nothing without events_per_s or requests_per_s"
@@ -130,6 +138,8 @@ def render(keys: Iterable[Key]) -> bytes:
         )
         limits = {name: getattr(key, name) for name in LIMITS}
         parts += [f"{name} = {number(value)}\n" for name, value in limits.items() if value is not None]
+        if key.public:
+            parts.append("public = true\n")
     return "".join(parts).encode()
 
 
@@ -151,7 +161,8 @@ def number(value: float) -> str:
 def limits_line(key: Key) -> str:
     """What the key may do, in a line for people."""
     given = [(name, getattr(key, name)) for name in ("events_per_s", "requests_per_s")]
-    shown = [f"{name} {number(value)}" for name, value in given if value is not None]
+    shown = ["public"] if key.public else []
+    shown += [f"{name} {number(value)}" for name, value in given if value is not None]
     return ", ".join([*shown, f"burst_s {number(key.burst_s or BURST_S)}"]) if shown else "no limits"
 
 

@@ -31,6 +31,8 @@ DEPTH_MAX: Final = 100
 # Too few for DEPTH_MAX levels of objects, which have 5 bytes at least: `{"":}`.
 _SHALLOW_BYTES_MAX: Final = 5 * DEPTH_MAX
 
+NO_TIMESTAMP: Final = "expected an RFC 3339 date-time with an offset, as 2025-10-29T22:00:00.778Z"
+
 _encoder = msgspec.json.Encoder()
 _decode_any = msgspec.json.Decoder().decode
 _decode_any_lines = msgspec.json.Decoder().decode_lines
@@ -98,7 +100,7 @@ def _is_plain(text: bytes | bytearray, encoded: bytes) -> bool:
     at least as many `":`, there was none. Inside strings `":` is spelled `\\":` on both sides, or the
     text is not plain.
     """
-    if _has_long_number(text):
+    if has_long_number(text):
         return False
     if encoded == text:
         return True
@@ -119,7 +121,15 @@ def _is_deep(body: bytes | bytearray, value: Any) -> bool:
     return body.count(b"{") + body.count(b"[") > DEPTH_MAX and _depth(value) > DEPTH_MAX
 
 
-def _has_long_number(body: bytes | bytearray) -> bool:
+def may_be_deep(array: bytes | bytearray, events: list[bytes]) -> bool:
+    """True unless it is plain to see that no event has too many levels; they stand without their braces."""
+    if array.find(b"[", 1) < 0 and max(map(len, events)) <= _SHALLOW_BYTES_MAX - 10:
+        return False
+    return any(event.count(b"{") + event.count(b"[") > DEPTH_MAX - 2 for event in events)
+
+
+def has_long_number(body: bytes | bytearray) -> bool:
+    """True if there may be an integer beyond 128 bits."""
     return _LONG_NUMBER in body.translate(_DIGITS_TO_ZEROS)
 
 

@@ -57,7 +57,7 @@ class Ring:
 
         Whoever pushes calls `publish` when there is nothing more to push at once.
         """
-        pushed, size = self._pushed, len(batch.lines)
+        pushed, size = self._pushed, batch.size
         waiting = pushed - self._released
         if waiting >= self._batches_max or (
             waiting and self._pushed_bytes - self._released_bytes + size > self._bytes_max
@@ -86,7 +86,7 @@ class Ring:
         while popped < end:
             batch = slots[popped % size]
             assert batch is not None
-            taken += len(batch.lines)
+            taken += batch.size
             if taken > bytes_max and batches:
                 break
             slots[popped % size] = None
@@ -97,7 +97,7 @@ class Ring:
 
     def release(self, batches: list[Batch]) -> None:
         """Consumer: these popped batches have been dealt with; their room is free."""
-        self._released_bytes += sum([len(batch.lines) for batch in batches])
+        self._released_bytes += sum([batch.size for batch in batches])
         self._released += len(batches)
 
     def wait(self, timeout_s: float) -> None:

@@ -1,4 +1,4 @@
-"""A large array of events, cut into slices that are arrays of events themselves.
+"""A large array of events, cut into slices that are arrays of events themselves; or lines into lines.
 
 Arrays put together with commas are an array, so if every slice is valid, then the whole is, with the
 same events, wherever it was cut.
@@ -6,6 +6,7 @@ same events, wherever it was cut.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final, cast
 
@@ -16,6 +17,7 @@ from ingestd import oddities
 from ingestd.places import invalid
 
 _SLICE_BYTES: Final = 128 * 1024
+_NOT_WHITE: Final = re.compile(rb"[^ \t\r\n]")
 
 _raws = msgspec.json.Decoder(list[Raw]).decode
 
@@ -34,6 +36,17 @@ def seeming(body: bytes | bytearray) -> Iterator[bytes | bytearray]:
         yield b"[%b]" % view[at : cut + 1]
         at = cut + 2
     yield b"[%b" % view[at:]
+
+
+def of_lines(body: bytes | bytearray) -> Iterator[bytes]:
+    """Slices of whole lines, each with something on one of them, if there is anything at all."""
+    at, found = 0, _NOT_WHITE.search(body)
+    while True:
+        end = body.find(b"\n", max(at + _SLICE_BYTES, found.start() if found else 0)) + 1 or len(body)
+        yield bytes(memoryview(body)[at:end])
+        at, found = end, _NOT_WHITE.search(body, end)
+        if found is None:
+            return
 
 
 def exact(body: bytes | bytearray) -> Iterator[bytes]:

@@ -16,7 +16,8 @@ from ingestd.analytics import (
     TYPES,
 )
 from ingestd.errors import Rejection
-from ingestd.events import ANALYTICS, Stamper
+from ingestd.events import Stamper
+from ingestd.forms import ANALYTICS
 
 RECEIVED: Final = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 SENT: Final = "2026-03-01T11:59:50.000Z"
@@ -162,6 +163,14 @@ def test_without_the_time_of_sending_times_stay_as_they_are(sent_at: dict[str, N
         ({"batch": [message(), message(event=None)]}, "invalid_event", "$.batch[1].event: "),
         ({"batch": [message(properties=[])]}, "invalid_event", "$.batch[0].properties: "),
         ({"batch": [message(timestamp="today")]}, "invalid_event", "$.batch[0].timestamp: "),
+        ({"batch": [message(timestamp="")]}, "invalid_event", "$.batch[0].timestamp: "),
+        ({"batch": [message(timestamp=7)]}, "invalid_event", "$.batch[0].timestamp: "),
+        (
+            {"batch": [message(originalTimestamp="2026-03-01T12:00:00Z", timestamp="")]},
+            "invalid_event",
+            "$.batch[0].timestamp: ",
+        ),
+        ({"batch": [message(originalTimestamp="")]}, "invalid_event", "$.batch[0].originalTimestamp: "),
         ({"batch": [message(messageId=7)]}, "invalid_event", "$.batch[0].messageId: "),
         ({"batch": [message(pad="x" * MESSAGE_BYTES_MAX)]}, "too_large", "$.batch[0]: "),
         ({"batch": [message()] * (MESSAGES_MAX + 1)}, "invalid_event", "$.batch: "),

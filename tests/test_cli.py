@@ -116,7 +116,15 @@ def test_a_port_in_use_is_told_and_costs_no_key(tmp_path: Path) -> None:
     assert not (tmp_path / "data" / "keys.toml").exists()
 
 
-@pytest.mark.parametrize("command", [["cat", "data"], ["verify", "data"], ["key", "list"]])
+PRINTING = [
+    ["cat", "data"],
+    ["find", "--json", "--message-id", "a", "data"],
+    ["verify", "data"],
+    ["key", "list"],
+]
+
+
+@pytest.mark.parametrize("command", PRINTING)
 def test_a_full_disk_behind_standard_output_is_told(stopped: Server, command: list[str]) -> None:
     with Path("/dev/full").open("wb") as full:
         done = _command(command, stopped.folder, full)
@@ -124,7 +132,7 @@ def test_a_full_disk_behind_standard_output_is_told(stopped: Server, command: li
     assert done.stderr == b"ingestd: No space left on device\n"
 
 
-@pytest.mark.parametrize("command", [["cat", "data"], ["verify", "data"], ["key", "list"]])
+@pytest.mark.parametrize("command", PRINTING)
 def test_a_reader_that_has_gone_is_no_error(stopped: Server, command: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)

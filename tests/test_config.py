@@ -55,6 +55,7 @@ OTHERS: dict[str, Any] = {
     "data_dir": "d",
     "listen": "h:1",
     "log_format": "json",
+    "on_invalid": "skip",
     "log_level": "error",
     "request_log": True,
     "ship_admin": "h:3",
@@ -64,6 +65,7 @@ OTHERS: dict[str, Any] = {
     "tls_key_file": "f",
     "unix_socket_mode": "0600",
     "trusted_proxies": "10.0.0.0/8",
+    "cors_origins": "https://shop.example",
     "workers": 2,
     "zstd_level": 5,
 }
@@ -87,6 +89,7 @@ BAD: list[tuple[str, Any]] = [
     ("ack", "Fsync"),
     ("ack", ""),
     ("log_format", "xml"),
+    ("on_invalid", "keep"),
     ("unix_socket_mode", "0888"),
     ("unix_socket_mode", "66"),
     ("log_level", "loud"),

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ingestd.events import MANY, ONE
+from ingestd.forms import MANY, ONE
 from tests.json_cases import LEFT, REFUSED, RIGHT
 from tests.json_wrong import WRONG
 from tests.support.requests import TIMESTAMP, post

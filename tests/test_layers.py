@@ -13,12 +13,13 @@ MODULES = sorted(ROOT.rglob("*.py"))
 # From the top down; the rooms of one line stand side by side and do not know each other.
 LAYERS = [
     {"cli", "__main__"},
-    {"ship"},
+    {"finding", "ship"},
     {"service"},
     {"http", "storage"},
-    {"ring", "ratelimit"},
+    {"ring", "ratelimit", "sifting"},
     {"events", "keys", "config"},
-    {"analytics", "shape", "slices"},
+    {"forms"},
+    {"analytics", "ndjson", "shape", "slices"},
     {"places"},
     {"oddities", "uuid7"},
     {"metrics", "errors", "progress", "sampling"},

@@ -24,6 +24,7 @@ def key(name: str = "a", **limits: float) -> Key:
         name=name,
         sha256=hashlib.sha256(name.encode()).hexdigest(),
         created=datetime(2026, 1, 1, tzinfo=UTC),
+        public=False,
         **limits,
     )
 

@@ -8,10 +8,10 @@ from typing import Final
 
 import msgspec
 
-from ingestd import oddities
+from ingestd import oddities, sifting
 from ingestd.config import Settings
 from ingestd.errors import tls_required
-from ingestd.http import guards, inflate, intake, protocol
+from ingestd.http import decoder, guards, intake, protocol, unzstd
 from ingestd.service import logwriter
 
 ROOT: Final = Path(__file__).parents[1]
@@ -19,9 +19,11 @@ PAGE: Final = (ROOT / "docs" / "security.md").read_text()
 FIXED: Final = {
     "http.intake": intake,
     "http.protocol": protocol,
-    "http.inflate": inflate,
+    "http.decoder": decoder,
+    "http.unzstd": unzstd,
     "service.logwriter": logwriter,
     "oddities": oddities,
+    "sifting": sifting,
 }
 
 

@@ -11,12 +11,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pkgutil import get_data
+from sys import intern
 from typing import Final, NamedTuple
+from urllib.parse import parse_qsl
 
+from ingestd import ndjson
+from ingestd.config import OnInvalid
 from ingestd.errors import Rejection
-from ingestd.events import MANY, ONE, Form, Stamper
-from ingestd.http.guards import GZIP, Head
-from ingestd.http.responses import connection_line
+from ingestd.events import Stamper
+from ingestd.forms import ANALYTICS, LINES, MANY, ONE, Form
+from ingestd.http.codings import CODINGS
+from ingestd.http.cors import Cors
+from ingestd.http.guards import Head
+from ingestd.http.responses import CLOSE, connection_line
 from ingestd.metrics import OTHER_ROUTE
 from ingestd.ratelimit import Bucket
 
@@ -42,8 +50,17 @@ Routes = Mapping[bytes, Route]
 EVENT_ROUTES: Final[Routes] = {
     b"/v1/track": Route((b"POST",), ONE),
     b"/v1/bulk-track": Route((b"POST",), MANY),
+    **{b"/v1/%b" % call.encode(): Route((b"POST",), form) for call, form in ANALYTICS.items()},
 }
+OPENAPI: Final = Page(get_data("ingestd.http", "openapi.json") or b"")
+"""The contract as a document, which `make docs` writes."""
 OK: Final = Page(b'{"status":"ok"}')
+
+
+def _show_ok() -> Page:
+    return OK
+
+
 _LENGTH: Final = re.compile(
     rb"\r\n[cC][oO][nN][tT][eE][nN][tT]-[lL][eE][nN][gG][tT][hH]:[ \t]*([0-9]+)(?=[ \t]*\r\n)"
 )
@@ -80,39 +97,74 @@ class Call:
     """One request's meaning. `form` and `caller` are None for a page."""
 
     __slots__ = (
-        "caller", "form", "forwarded", "is_gzip", "is_head", "keep_alive", "keep_alive_line", "length",
-        "route", "show",
+        "caller", "close_line", "coding", "form", "forwarded", "is_head", "keep_alive", "keep_alive_line",
+        "length", "method", "route", "show", "skips_invalid",
     )  # fmt: skip
 
-    def __init__(self, head: Head, routes: Routes, *, keep_alive: bool) -> None:
-        """Raises Rejection (404, 405)."""
+    def __init__(self, head: Head, routes: Routes, cors: Cors, *, keep_alive: bool) -> None:
+        """Raises Rejection (403, 404, 405)."""
         path = head.target.partition(b"?")[0]
         route = routes.get(path)
         if route is None:
             there = b", ".join(b"%b %b" % (one.methods[0], path) for path, one in routes.items()).decode()
             raise Rejection(404, "not_found", "Not found.", f"there are {there}")
-        if head.method not in route.methods:
+        origin = head.origin
+        cors_lines = cors.lines(origin) if origin else b""
+        show, form = route.show, route.form
+        if head.is_preflight and cors.is_on:
+            cors_lines = cors.preflight_lines(origin, route.methods)
+            show, form = _show_ok, None
+        elif head.method not in route.methods:
             allow = b"Allow: %b\r\n" % b", ".join(route.methods)
             raise Rejection(405, "method_not_allowed", "Method not allowed.", None, allow)
         self.route = path.decode()
-        self.form = route.form
-        self.show = route.show
+        self.method = intern(head.method.decode())
+        self.form = form
+        if form is MANY and head.content_type in ndjson.CONTENT_TYPES:
+            self.form = LINES
+        self.show = show
         self.caller: Caller | None = None
-        self.is_gzip = self.form is not None and head.encoding in GZIP
+        self.coding = CODINGS[head.encoding] if self.form is not None else None
         self.is_head = head.method == b"HEAD"
         self.keep_alive = keep_alive
-        self.keep_alive_line = connection_line(keep_alive=True, is_http10=head.is_http10)
-        """What an answer says of the connection if it goes on."""
+        self.keep_alive_line = connection_line(keep_alive=True, is_http10=head.is_http10) + cors_lines
+        """What an answer says of the connection if it goes on, and of who may read it."""
+        self.close_line = CLOSE + cors_lines
+        """The same if the connection ends."""
         self.length = head.length
         """Content-Length; None where there is none."""
         self.forwarded = head.forwarded
         """What `peers` may make of it."""
+        self.skips_invalid = False
+        """Invalid events are set aside; see `heed_invalid`."""
+
+    def heed_invalid(self, target: bytes, on_invalid: OnInvalid) -> None:
+        """Of an array: what becomes of invalid events, as `?on_invalid=` or else the setting says.
+
+        Raises Rejection (400).
+        """
+        if self.form is not MANY and self.form is not LINES:
+            return
+        if b"on_invalid=" in target:
+            for name, value in parse_qsl(target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True):
+                if name == "on_invalid":
+                    on_invalid = _on_invalid(value)
+        self.skips_invalid = on_invalid == "skip"
 
     @property
     def asked(self) -> Asked:
         """The same in short."""
-        method = "POST" if self.form is not None else "HEAD" if self.is_head else "GET"
-        return Asked(self.route, method, self.caller.stamper.name if self.caller else None, self.forwarded)
+        return Asked(
+            self.route, self.method, self.caller.stamper.name if self.caller else None, self.forwarded
+        )
+
+
+def _on_invalid(value: str) -> OnInvalid:
+    if value == "skip":
+        return "skip"
+    if value == "reject":
+        return "reject"
+    raise Rejection(400, "bad_query", "Bad request.", "on_invalid is 'reject' or 'skip'")
 
 
 class Repeat:

@@ -7,12 +7,13 @@ connection keeps its exchanges in order, and answers leave only from the front.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
 from ingestd.errors import Rejection, internal
-from ingestd.events import MANY
+from ingestd.forms import ONE
 from ingestd.http import responses
 from ingestd.http.calls import Asked, Call
 
@@ -44,16 +45,22 @@ class Exchange(Struct, gc=False, eq=False):
         """What it was for."""
         return self.call.asked if self.call is not None else Asked()
 
-    def accept(self, message_ids: list[str]) -> None:
-        """The answer is 200 with these ids."""
-        if self.call is not None and self.call.form is MANY:
-            self.answer = responses.stored_many(message_ids, self._line())
-        else:
-            self.accept_one(message_ids[0])
+    def accept(self, message_ids: list[str], kept: bytes, invalid: Sequence[object] = ()) -> None:
+        """The answer is 200, with these ids if it names any, and what was set aside.
 
-    def accept_one(self, message_id: str) -> None:
+        `kept` is what its head says of how and where they are kept.
+        """
+        form = self.call.form if self.call is not None else ONE
+        if form is ONE or form is None:
+            self.accept_one(message_ids[0], kept)
+        elif form.answers_ids:
+            self.answer = responses.stored_many(message_ids, self._line(), kept, invalid)
+        else:
+            self.answer = responses.success(self._line(), kept)
+
+    def accept_one(self, message_id: str, kept: bytes) -> None:
         """The same for one event."""
-        self.answer = responses.stored_one(message_id, self._line())
+        self.answer = responses.stored_one(message_id, self._line(), kept)
 
     def reject(self, rejection: Rejection) -> None:
         """The answer is an error, and the last one: what follows an error is not read as a request."""
@@ -61,7 +68,7 @@ class Exchange(Struct, gc=False, eq=False):
             # An error before it has ended the connection already.
             return
         self.keep_alive = False
-        self.answer = responses.rejected(rejection, responses.CLOSE, is_head=self._is_head())
+        self.answer = responses.rejected(rejection, self._line(), is_head=self._is_head())
         self.answerer.end_after(self, rejection)
 
     def fail(self, error: Exception) -> None:
@@ -81,4 +88,6 @@ class Exchange(Struct, gc=False, eq=False):
         return self.call is not None and self.call.is_head
 
     def _line(self) -> bytes:
-        return self.call.keep_alive_line if self.keep_alive and self.call is not None else responses.CLOSE
+        if self.call is None:
+            return responses.CLOSE
+        return self.call.keep_alive_line if self.keep_alive else self.call.close_line

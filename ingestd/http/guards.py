@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from ingestd.errors import Rejection, internal
+from ingestd.http.codings import CODINGS, NAMES
 
 log = logging.getLogger("ingestd.http")
 
@@ -28,13 +29,15 @@ KNOWN: Final = frozenset(
         b"expect",
         b"upgrade",
         b"connection",
+        b"origin",
+        b"access-control-request-method",
     )
 )
 # These decide nothing, but the log may ask for them.
 _FORWARDED: Final = (b"x-forwarded-for", b"forwarded")
+_PREFLIGHT: Final = {b"origin", b"access-control-request-method"}
 # Lines of a list: together they are one value (RFC 9110 §5.3).
 _LISTS: Final = frozenset((b"connection", *_FORWARDED))
-GZIP: Final = (b"gzip", b"x-gzip")
 _spelling: dict[bytes, bytes | None] = {}
 _SPELLINGS_MAX: Final = 1024
 _SPELLING_BYTES_MAX: Final = 64
@@ -101,6 +104,26 @@ class Head:
     def encoding(self) -> bytes:
         """The Content-Encoding in lower case; empty where there is none."""
         return self.headers.get(b"content-encoding", b"").lower()
+
+    @property
+    def query(self) -> bytes:
+        """What stands after the first question mark of the target."""
+        return self.target.partition(b"?")[2]
+
+    @property
+    def origin(self) -> bytes:
+        """Of the page that sends it; empty where no browser says so."""
+        return self.headers.get(b"origin", b"")
+
+    @property
+    def is_preflight(self) -> bool:
+        """True if a browser asks what it may send."""
+        return self.method == b"OPTIONS" and self.headers.keys() >= _PREFLIGHT
+
+    @property
+    def content_type(self) -> bytes:
+        """The media type in lower case, without its parameters; empty where there is none."""
+        return self.headers.get(b"content-type", b"").partition(b";")[0].rstrip(b" \t").lower()
 
     @property
     def forwarded(self) -> bytes:
@@ -182,9 +205,10 @@ RULES: Final = (
         417, "expectation_failed", "Expectation failed.", "the only expectation known is 100-continue",
     ),
     Rule(
-        lambda h: h.encoding not in (*GZIP, b"identity", b""),
+        lambda h: h.encoding not in CODINGS,
         415, "unsupported_encoding", "Unsupported media type.",
-        "send Content-Encoding gzip or identity, once", b"Accept-Encoding: gzip, identity\r\n",
+        f"send one Content-Encoding of {', '.join(NAMES)}",
+        b"Accept-Encoding: %b\r\n" % ", ".join(NAMES).encode(),
     ),
 )  # fmt: skip
 

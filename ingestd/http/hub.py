@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from asyncio import BaseTransport
+from base64 import b64decode
 from collections.abc import Callable
+from contextlib import suppress
 from operator import attrgetter
 from typing import Protocol
 
@@ -12,7 +14,8 @@ from ingestd.config import Settings
 from ingestd.errors import Rejection, not_ready, overloaded, unauthorized
 from ingestd.events import Stamper
 from ingestd.http.budget import Budget
-from ingestd.http.calls import EVENT_ROUTES, OK, Asked, Caller, Page, Routes, page
+from ingestd.http.calls import EVENT_ROUTES, OK, OPENAPI, Asked, Caller, Page, Routes, page
+from ingestd.http.cors import Cors
 from ingestd.http.exchange import Exchange
 from ingestd.http.reports import Reports
 from ingestd.http.rounds import Rounds
@@ -64,7 +67,13 @@ class Hub:
         self.now = clock()
         self.idle_deadline = self.now + settings.idle_timeout_s
         """For a connection that becomes idle now."""
-        self.routes = routes or {**EVENT_ROUTES, b"/healthz": page(lambda: OK), b"/readyz": page(self._ready)}
+        self.routes = routes or {
+            **EVENT_ROUTES,
+            b"/healthz": page(lambda: OK),
+            b"/readyz": page(self._ready),
+            b"/openapi.json": page(lambda: OPENAPI),
+        }
+        self.cors = Cors(settings.cors_origins)
         self.traffic = Traffic()
         self.reports = Reports(settings)
         self.connections: set[Connected] = set()
@@ -75,7 +84,7 @@ class Hub:
         self.defer = defer
         self.rounds = Rounds(
             ring,
-            acks_on_push=settings.ack == "memory",
+            ack=settings.ack,
             clock=clock,
             defer=defer,
             overloaded=self.overloaded,
@@ -88,11 +97,19 @@ class Hub:
         self._callers: dict[Key, Caller] = {}
         self._callers_of = keyring.generation
 
-    def authorize(self, authorization: bytes) -> Caller:
-        """The Caller of the key in an Authorization header. Raises Rejection (401)."""
-        scheme, _, secret = authorization.partition(b" ")
+    def authorize(self, authorization: bytes, query: bytes) -> Caller:
+        """The Caller of the key in an Authorization header or, without one, in a query, if it is public.
+
+        Raises Rejection (401).
+        """
         keyring = self.keyring
-        key = keyring.find(secret.strip(b" \t")) if scheme.lower() == b"bearer" else None
+        if authorization:
+            key = keyring.find(_secret(authorization))
+        else:
+            named = [pair[4:] for pair in query.split(b"&") if pair.startswith(b"key=")]
+            key = keyring.find(named[0]) if len(named) == 1 else None
+            if key is not None and not key.public:
+                key = None
         if key is None:
             raise unauthorized()
         if self._callers_of != keyring.generation:
@@ -149,3 +166,15 @@ class Hub:
         self.is_draining = True
         for connection in list(self.connections):
             connection.drain()
+
+
+def _secret(authorization: bytes) -> bytes:
+    """The key in an Authorization header: as a bearer token (RFC 6750) or a user name (RFC 7617)."""
+    scheme, _, sent = authorization.partition(b" ")
+    match scheme.lower():
+        case b"bearer":
+            return sent.strip(b" \t")
+        case b"basic":
+            with suppress(ValueError):
+                return b64decode(sent.strip(b" \t"), validate=True).partition(b":")[0]
+    return b""

@@ -39,8 +39,8 @@ class Intake:
         self._connection.go(lifecycle.ACCEPT)
         self._framed_bytes = 0
         self._is_unwanted = call.form is None
-        self.body = body = Body(self._hub.settings.body_bytes_max, is_gzip=call.is_gzip)
-        if call.form is None or call.is_gzip or length is None:
+        self.body = body = Body(self._hub.settings.body_bytes_max, call.coding)
+        if call.form is None or call.coding is not None or length is None:
             return
         if length <= SMALL_BYTES_MAX or self._hub.budget.has_room(length):
             self._charge(body, length)

@@ -11,7 +11,8 @@ import math
 from typing import Any, Final
 
 from ingestd.errors import Rejection
-from ingestd.events import ONE, SLICED_BYTES_MIN
+from ingestd.events import SLICED_BYTES_MIN, Stamper
+from ingestd.forms import ONE
 from ingestd.http import lifecycle, responses
 from ingestd.http.calls import Call
 from ingestd.http.exchange import Exchange
@@ -20,6 +21,7 @@ from ingestd.http.jobs import Jobs
 from ingestd.http.lifecycle import BODY, CLOSED, CLOSING, DRAIN, HEAD, IDLE, READING, WAIT
 from ingestd.http.requests import RequestReader
 from ingestd.http.rounds import TOGETHER_BYTES_MAX
+from ingestd.sifting import sifted
 
 _DRAIN_S: Final = 5.0
 FRESH_S: Final = 1.0
@@ -237,8 +239,9 @@ class Connection(asyncio.Protocol):
             elif call.form is None or call.caller is None:
                 exchange.show(call)
                 hub.traffic.answered(call.route, 200)
-            elif self.jobs or len(body) >= SLICED_BYTES_MIN:
-                self.jobs.add(self, exchange, call.caller.stamper.slices(body, call.form), charged_bytes)
+            elif self.jobs or len(body) >= SLICED_BYTES_MIN or call.skips_invalid:
+                slices = sifted if call.skips_invalid else Stamper.slices
+                self.jobs.add(self, exchange, slices(call.caller.stamper, body, call.form), charged_bytes)
                 charged_bytes = 0
             elif call.form is ONE and len(body) <= TOGETHER_BYTES_MAX:
                 hub.rounds.add(exchange, call.caller, bytes(body))
@@ -274,7 +277,7 @@ class Connection(asyncio.Protocol):
             return
         self._hub.refused(self._reader.asked, rejection, self._transport)
         exchange = Exchange(self, None, False)
-        exchange.answer = responses.rejected(rejection, responses.CLOSE, is_head=self._reader.is_head)
+        exchange.answer = responses.rejected(rejection, self._reader.close_line, is_head=self._reader.is_head)
         self._exchanges.append(exchange)
         self._reader.end()
         self.go(lifecycle.LAST)

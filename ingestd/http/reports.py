@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 from asyncio import BaseTransport
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final, Protocol, cast
 
 from ingestd.config import Settings
 from ingestd.errors import Rejection
-from ingestd.events import MANY
+from ingestd.forms import ONE
 from ingestd.http.calls import Asked, Call
 from ingestd.http.exchange import Exchange
 from ingestd.http.peers import Peers
@@ -49,13 +50,13 @@ class LoggedExchange(Exchange, gc=False, eq=False):
     def _reporter(self) -> Reporter:
         return cast(Reporter, self.answerer)
 
-    def accept(self, message_ids: list[str]) -> None:
-        super().accept(message_ids)
-        if self.call is not None and self.call.form is MANY:
+    def accept(self, message_ids: list[str], kept: bytes, invalid: Sequence[object] = ()) -> None:
+        super().accept(message_ids, kept, invalid)
+        if self.call is not None and self.call.form is not ONE:
             self._reporter.answered(self, len(message_ids))
 
-    def accept_one(self, message_id: str) -> None:
-        super().accept_one(message_id)
+    def accept_one(self, message_id: str, kept: bytes) -> None:
+        super().accept_one(message_id, kept)
         self._reporter.answered(self, 1)
 
     def show(self, call: Call) -> None:

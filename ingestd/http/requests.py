@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 import httptools
 
 from ingestd.errors import Rejection, too_large
-from ingestd.events import ONE
+from ingestd.forms import ONE
 from ingestd.http import guards, lifecycle
 from ingestd.http.authorization import Authorization
 from ingestd.http.calls import Asked, Call, Repeat
+from ingestd.http.decoder import compressed_bytes_max
 from ingestd.http.fed import Fed
 from ingestd.http.hub import Hub
-from ingestd.http.inflate import compressed_bytes_max
 from ingestd.http.intake import Intake
 from ingestd.http.lifecycle import HEAD, IDLE, READING
+from ingestd.http.responses import CLOSE
 from ingestd.http.rounds import TOGETHER_BYTES_MAX
 from ingestd.metrics import OTHER_ROUTE
 
@@ -79,6 +80,16 @@ class RequestReader:
         return Asked(route, head.method.decode() or None, key, head.forwarded)
 
     @property
+    def close_line(self) -> bytes:
+        """What the last answer says of the connection, and of who may read it."""
+        head, call = self._head, self._call
+        if self._connection.state is IDLE:
+            return CLOSE
+        if head is None:
+            return call.close_line if call is not None else CLOSE
+        return CLOSE + self._hub.cors.lines(head.origin) if head.origin else CLOSE
+
+    @property
     def is_fresh(self) -> bool:
         """True if no request has begun on this connection yet."""
         return self._head is None and self._call is None
@@ -125,7 +136,7 @@ class RequestReader:
                 break
             body_at, length = found
             end = body_at + length
-            if end <= size and not call.is_gzip and (requests is None or requests.take()):
+            if end <= size and call.coding is None and (requests is None or requests.take()):
                 if call.form is ONE and length <= TOGETHER_BYTES_MAX and not connection.jobs:
                     connection.take(call, data[body_at:end])
                 else:
@@ -248,15 +259,16 @@ class RequestReader:
         guards.check(head)
         raw = self._fed.head(head)
         self._call = call = Call(
-            head, hub.routes, keep_alive=parser.should_keep_alive() and not head.says_close
+            head, hub.routes, hub.cors, keep_alive=parser.should_keep_alive() and not head.says_close
         )
         if call.form is not None:
-            call.caller = self._authorization.caller(head.headers.get(b"authorization", b""))
+            call.caller = self._authorization.caller(head.headers.get(b"authorization", b""), head.query)
             if self._connection.state is not HEAD:
                 raise guards.after_close()
+            call.heed_invalid(head.target, hub.settings.on_invalid)
             hub.admit(call.caller)
             limit = hub.settings.body_bytes_max
-            if (call.length or 0) > (compressed_bytes_max(limit) if call.is_gzip else limit):
+            if (call.length or 0) > (limit if call.coding is None else compressed_bytes_max(limit)):
                 raise too_large(limit)
             self.continue_due = b"expect" in head.headers and not head.is_http10
             self._learn(raw, head, call)

@@ -6,6 +6,7 @@ Every answer has a JSON body, a Content-Length and a Date (RFC 9110 §6.6.1).
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
@@ -47,21 +48,37 @@ def date_line() -> bytes:
     return _date_line
 
 
-def stored_one(message_id: str, connection: bytes) -> bytes:
+def kept_lines(ack: str, receipt: str) -> bytes:
+    """What a 200 says of how its events are kept, and where; the same for all of one commit."""
+    line = b"Ingest-Ack: %b\r\n" % ack.encode()
+    return line + b"Ingest-Receipt: %b\r\n" % receipt.encode() if receipt else line
+
+
+def stored_one(message_id: str, connection: bytes, kept: bytes) -> bytes:
     """200 for /v1/track."""
     if time.time() >= _second + 1:
         date_line()
     encoded = _encode(message_id)
-    return b'%b%bContent-Length: %d\r\n\r\n{"status":"ok","messageId":%b}' % (
-        _ok_start, connection, len(encoded) + 28, encoded,
+    return b'%b%b%bContent-Length: %d\r\n\r\n{"status":"ok","messageId":%b}' % (
+        _ok_start, connection, kept, len(encoded) + 28, encoded,
     )  # fmt: skip
 
 
-def stored_many(message_ids: list[str], connection: bytes) -> bytes:
-    """200 for /v1/bulk-track."""
+def stored_many(
+    message_ids: list[str], connection: bytes, kept: bytes, invalid: Sequence[object] = ()
+) -> bytes:
+    """200 for /v1/bulk-track; `invalid` are the events that were set aside."""
     date_line()
     body = b'{"status":"ok","messageIds":%b}' % _encode(message_ids)
-    return b"%b%bContent-Length: %d\r\n\r\n%b" % (_ok_start, connection, len(body), body)
+    if invalid:
+        body = b'%b,"invalid":%b}' % (body[:-1], _encode(invalid))
+    return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (_ok_start, connection, kept, len(body), body)
+
+
+def success(connection: bytes, kept: bytes) -> bytes:
+    """200 for Segment's calls."""
+    date_line()
+    return b'%b%b%bContent-Length: 16\r\n\r\n{"success":true}' % (_ok_start, connection, kept)
 
 
 def page(body: bytes, content_type: bytes, connection: bytes, *, is_head: bool) -> bytes:
@@ -72,9 +89,11 @@ def page(body: bytes, content_type: bytes, connection: bytes, *, is_head: bool) 
 
 def rejected(rejection: Rejection, connection: bytes, *, is_head: bool = False) -> bytes:
     """The answer for a Rejection."""
-    body = {"error": rejection.error, "code": rejection.code}
+    body: dict[str, object] = {"error": rejection.error, "code": rejection.code}
     if rejection.detail:
         body["detail"] = rejection.detail
+    if rejection.invalid:
+        body["invalid"] = rejection.invalid
     encoded = _encode(body)
     head = _head(rejection.status, connection, len(encoded), rejection.headers)
     return head if is_head else head + encoded

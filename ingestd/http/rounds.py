@@ -13,12 +13,16 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from ingestd.config import AckLevel
 from ingestd.errors import Rejection, StorageError, internal
-from ingestd.events import ONE, Batch
+from ingestd.events import Batch
+from ingestd.forms import ONE
+from ingestd.http import responses
 from ingestd.http.calls import Caller
 from ingestd.http.exchange import Exchange
 from ingestd.metrics import Traffic
 from ingestd.ring import Ring
+from ingestd.sifting import Sifted
 
 log = logging.getLogger("ingestd.http")
 
@@ -38,7 +42,7 @@ class Rounds:
         self,
         ring: Ring,
         *,
-        acks_on_push: bool,
+        ack: AckLevel,
         clock: Callable[[], float],
         defer: Callable[[Callable[[], None]], object],
         overloaded: Callable[[str], Rejection],
@@ -46,7 +50,11 @@ class Rounds:
     ) -> None:
         """`defer` calls back when the loop has gone round once; `overloaded` makes a 429."""
         self._ring = ring
-        self._acks_on_push = acks_on_push
+        self._ack = ack
+        self._acks_on_push = ack == "memory"
+        self._receipt = ""
+        self._kept = responses.kept_lines(ack, "")
+        """What the answers of the commit with this receipt say of it."""
         self._clock = clock
         self._defer = defer
         self._overloaded = overloaded
@@ -121,8 +129,9 @@ class Rounds:
         message_ids, traffic, call = batch.message_ids, self._traffic, exchanges[0].call
         assert call is not None
         key_name = caller.stamper.name
+        invalid = batch.invalid if isinstance(batch, Sifted) else ()
 
-        def acknowledge(error: StorageError | None) -> None:
+        def acknowledge(error: StorageError | None, receipt: str) -> None:
             if error is not None:
                 rejection = internal("storage_failed")
                 for exchange in exchanges:
@@ -130,11 +139,12 @@ class Rounds:
             else:
                 # Those of one batch have asked for the same with the same key.
                 traffic.stored(call.route, len(exchanges), key_name, len(message_ids))
+                kept = self._kept_by(receipt)
                 if len(exchanges) == 1:
-                    exchanges[0].accept(message_ids)
+                    exchanges[0].accept(message_ids, kept, invalid)
                 else:
                     for exchange, message_id in zip(exchanges, message_ids, strict=True):
-                        exchange.accept_one(message_id)
+                        exchange.accept_one(message_id, kept)
             for exchange in exchanges:
                 exchange.answerer.flush()
 
@@ -152,9 +162,15 @@ class Rounds:
                 # An exception keeps this frame, with the lines; it must not be kept by it in turn.
                 del refusal
         if limit is not None:
-            limit.charge(batch.events)
+            limit.charge(batch.events + len(invalid))
         if self._acks_on_push:
-            acknowledge(None)
+            # Before there is a commit, so there is no receipt either.
+            acknowledge(None, "")
+
+    def _kept_by(self, receipt: str) -> bytes:
+        if receipt != self._receipt:
+            self._receipt, self._kept = receipt, responses.kept_lines(self._ack, receipt)
+        return self._kept
 
     def begin(self) -> None:
         """Something has come, or is about to: the round goes on."""
@@ -186,5 +202,5 @@ def _still_asked(group: _Group) -> _Group:
     return [exchange for exchange, _ in kept], [body for _, body in kept]
 
 
-def _nobody_waits(_error: StorageError | None) -> None:
+def _nobody_waits(_error: StorageError | None, _receipt: str) -> None:
     """Ack level memory: the answers have gone out already."""

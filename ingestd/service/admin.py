@@ -32,7 +32,11 @@ _INFLIGHT_BYTES_MAX: Final = 1024 * 1024
 def hub(settings: Settings, loop: AbstractEventLoop, routes: Routes) -> Hub:
     """The hub of a listener that takes no events and shows these pages."""
     settings = msgspec.structs.replace(
-        settings, connections_max=_CONNECTIONS_MAX, inflight_bytes_max=_INFLIGHT_BYTES_MAX, request_log=False
+        settings,
+        connections_max=_CONNECTIONS_MAX,
+        inflight_bytes_max=_INFLIGHT_BYTES_MAX,
+        request_log=False,
+        cors_origins="",
     )
     return Hub(
         settings,

@@ -63,6 +63,7 @@ FAMILIES: Final = (
     _counter("events_refused", "Of the valid events: those that were answered 429."),
     _counter("events_stored", "Of the valid events: those that were committed."),
     _counter("events_failed", "Of the valid events: those whose commit has failed, answered 500."),
+    _counter("events_quarantined", "Invalid events that were set aside (on_invalid), beside the valid ones."),
     _counter("stored_bytes", "Bytes of commits as they were written, compressed."),
     _counter("commits_failed", "Commits that the disk has refused."),
     _counter("segments_sealed", "Segments that were sealed."),

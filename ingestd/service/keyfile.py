@@ -44,7 +44,7 @@ def load(disk: Disk, data_dir: Path) -> list[Key]:
     return keys.parse(disk.read(file), str(file)) if disk.exists(file) else []
 
 
-def add(disk: Disk, data_dir: Path, name: str, limits: Limits = _NO_LIMITS) -> str:
+def add(disk: Disk, data_dir: Path, name: str, limits: Limits = _NO_LIMITS, *, public: bool = False) -> str:
     """Make a key of this name and return it, for the only time. Raises UsageError if it exists."""
     _require_own(disk)
     disk.make_directory(data_dir)
@@ -53,7 +53,7 @@ def add(disk: Disk, data_dir: Path, name: str, limits: Limits = _NO_LIMITS) -> s
         if any(key.name == name for key in known):
             raise UsageError(f"a key named '{name}' exists; revoke it first, or choose another name")
         key, secret = keys.make(name)
-        _replace(disk, data_dir, [*known, msgspec.structs.replace(key, **limits)])
+        _replace(disk, data_dir, [*known, msgspec.structs.replace(key, public=public, **limits)])
     return secret
 
 
@@ -106,7 +106,7 @@ def _named(known: list[Key], name: str) -> Key:
 def _replace(disk: Disk, data_dir: Path, known: list[Key]) -> None:
     file = path(disk, data_dir)
     for key in known:
-        keys.check_burst(key, str(file))
+        keys.check(key, str(file))
     disk.replace_file(file, keys.render(known))
 
 

@@ -92,6 +92,7 @@ class Reporter:
             "events_refused": hub.rounds.events_refused,
             "events_stored": flusher.events_stored,
             "events_failed": flusher.events_failed,
+            "events_quarantined": flusher.events_quarantined,
             "stored_bytes": flusher.stored_bytes,
             "commits_failed": flusher.commits_failed,
             "segments_sealed": sealer.segments_sealed,

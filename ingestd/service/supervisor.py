@@ -21,6 +21,7 @@ from typing import Final
 from ingestd import __version__
 from ingestd.config import Settings
 from ingestd.errors import StorageError
+from ingestd.http.cors import Cors
 from ingestd.http.peers import Peers
 from ingestd.service import keyfile, listeners, logs, scoreboard
 from ingestd.service.brief import READY, RELOADED, Brief
@@ -50,6 +51,7 @@ def serve(settings: Settings) -> int:
     logs.begin(settings)
     listeners.split(settings.listen)
     Peers(settings.trusted_proxies)
+    Cors(settings.cors_origins)
     disk, data_dir = Disk(), Path(settings.data_dir)
     disk.make_directory(data_dir)
     lock = disk.lock(data_dir / "lock")

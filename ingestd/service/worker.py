@@ -43,7 +43,7 @@ from ingestd.storage import recovery
 from ingestd.storage.disk import Disk
 from ingestd.storage.flusher import Flusher
 from ingestd.storage.sealer import Sealer
-from ingestd.storage.segment import open_directory, worker_of
+from ingestd.storage.segment import invalid_directory, open_directory, worker_of
 
 log = logging.getLogger("ingestd.worker")
 
@@ -75,13 +75,14 @@ def main() -> int:
 def _serve(brief: Brief, early: list[int]) -> int:
     settings = _within_file_limit(brief.settings)
     disk, data_dir = Disk(), Path(settings.data_dir)
-    disk.make_directory(open_directory(data_dir))
     sealer = Sealer(settings, disk)
-    for recovered in recovery.recover_all(disk, data_dir, partial(_is_ours, brief)):
-        log.warning("recovery: %s", recovered)
-        sealer.recoveries.add(recovered)
-        if recovered.is_left:
-            sealer.take_abandoned(recovered.path)
+    for directory in (data_dir, invalid_directory(data_dir)):
+        disk.make_directory(open_directory(directory))
+        for recovered in recovery.recover_all(disk, directory, partial(_is_ours, brief)):
+            log.warning("recovery: %s", recovered)
+            sealer.recoveries.add(recovered)
+            if recovered.is_left:
+                sealer.take_abandoned(recovered.path)
     return uvloop.run(_Worker(brief, settings, disk, sealer).run(early))
 
 
@@ -278,21 +279,21 @@ class _Worker:
             log.warning("there is room on the disk again, events are taken")
         hub.no_room = no_room(problem, room.retry_after_s) if problem else None
 
-    def _acknowledge(self, batches: list[Batch], error: StorageError | None) -> None:
+    def _acknowledge(self, batches: list[Batch], error: StorageError | None, receipt: str) -> None:
         """On the flusher's thread: one hop to the loop for the whole commit.
 
         The next commit waits for what these answers bring in, or the clients would part into two
         crowds that are committed in turn, with twice the commits.
         """
         self._ring.expect_more()
-        self._loop.call_soon_threadsafe(self._deliver, batches, error)
+        self._loop.call_soon_threadsafe(self._deliver, batches, error, receipt)
 
-    def _deliver(self, batches: list[Batch], error: StorageError | None) -> None:
+    def _deliver(self, batches: list[Batch], error: StorageError | None, receipt: str) -> None:
         self._hub.rounds.begin()
         for batch in batches:
             assert batch.ack is not None
             try:
-                batch.ack(error)
+                batch.ack(error, receipt)
             except Exception:
                 # The others must hear of theirs.
                 log.exception("bug while answering")

@@ -57,31 +57,33 @@ class Disk:
     _has_dsync = True
 
     def create(self, path: Path) -> int:
-        """Create a file that must not exist yet, for appending; its directory is not yet synced."""
+        """Create a file that must not exist yet; its directory is not yet synced."""
         with _naming("create", path):
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
 
-    def write(self, fd: int, data: bytes) -> None:
-        """Write all of `data`; a short write is continued."""
+    def write(self, fd: int, data: bytes, offset: int | None = None) -> None:
+        """Write all of `data`, there or after what was written last; a short write is continued."""
         with _naming("write", f"{len(data)} bytes"):
             rest = memoryview(data)
             while rest:
-                rest = rest[self._append(fd, rest) :]
+                done = self._write(fd, rest, offset)
+                rest = rest[done:]
+                offset = None if offset is None else offset + done
 
-    def _append(self, fd: int, data: bytes | memoryview) -> int:
+    def _write(self, fd: int, data: bytes | memoryview, offset: int | None) -> int:
         """One system call, which may take a part only."""
-        return os.write(fd, data)
+        return os.write(fd, data) if offset is None else os.pwrite(fd, data, offset)
 
-    def _append_synced(self, fd: int, data: bytes) -> int:
+    def _write_synced(self, fd: int, data: bytes, offset: int) -> int:
         """The same, and what it has taken is on stable storage."""
-        return os.pwritev(fd, (data,), 0, os.RWF_DSYNC)
+        return os.pwritev(fd, (data,), offset, os.RWF_DSYNC)
 
     def fdatasync(self, fd: int) -> None:
         """Return when the file's bytes and size are on stable storage."""
         with _naming("fdatasync", "segment"):
             os.fdatasync(fd)
 
-    def write_through(self, fd: int, data: bytes) -> None:
+    def write_through(self, fd: int, data: bytes, offset: int) -> None:
         """`write` and `fdatasync` in one system call where the kernel has it (RWF_DSYNC, Linux 4.7).
 
         Each return from a call that has let go of the interpreter lock must win it back from the loop,
@@ -90,13 +92,13 @@ class Disk:
         written = 0
         if self._has_dsync:
             try:
-                written = self._append_synced(fd, data)
+                written = self._write_synced(fd, data, offset)
             except OSError as e:
                 if e.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
                     raise StorageError(f"write {len(data)} bytes: {e.strerror or e}") from e
                 self._has_dsync = False
         if written < len(data):
-            self.write(fd, data[written:])
+            self.write(fd, data[written:], offset + written)
             self.fdatasync(fd)
 
     def truncate(self, fd: int, size: int) -> None:

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 from ingestd import metrics
@@ -22,21 +21,20 @@ from ingestd.events import Batch
 from ingestd.metrics import Histogram
 from ingestd.ring import Ring
 from ingestd.storage.disk import Disk
-from ingestd.storage.open_segment import OpenSegment
+from ingestd.storage.receipts import Receipt
+from ingestd.storage.rotation import Rotation
 from ingestd.storage.sealer import Sealer
-from ingestd.storage.segment import OPEN_SUFFIX, new_name, open_directory, sealed_path
+from ingestd.storage.segment import invalid_directory, open_directory
 
 log = logging.getLogger("ingestd.flusher")
 
 _PROBE_S = 1.0
-_COMMITS_MAX = 65_536
-"""Of one segment: its index is in memory until it is sealed, and is written in one piece."""
-
-Acknowledge = Callable[[list[Batch], StorageError | None], None]
+Acknowledge = Callable[[list[Batch], StorageError | None, str], None]
+"""The last is the receipt of their commit; "" where there is an error."""
 
 
 class Flusher:
-    """Owns the open segment of one worker. `acknowledge` is called on the flusher's thread."""
+    """Owns the open segments of one worker. `acknowledge` is called on the flusher's thread."""
 
     def __init__(
         self,
@@ -54,6 +52,8 @@ class Flusher:
         self.commits_failed = 0
         self.stored_bytes = 0
         """Of commits as they were written, compressed."""
+        self.events_quarantined = 0
+        """Invalid events that were kept apart, durably, beside the valid ones of their requests."""
         self.commit_events = Histogram(metrics.COMMIT_EVENTS)
         self.commit_bytes = Histogram(metrics.COMMIT_BYTES)
         """Of lines, uncompressed."""
@@ -73,12 +73,12 @@ class Flusher:
         self._disk = disk
         self._ring = ring
         self._acknowledge = acknowledge
-        self._sealer = sealer
-        self._node = node
         self._worker = worker
-        self._segment: OpenSegment | None = None
-        self._sequence = 0
-        self._seal_at = 0.0
+        self._events = Rotation(settings, disk, self._data_dir, sealer, node, worker)
+        # Another name, so that a receipt or a file that was moved tells which it is of.
+        self._invalid = Rotation(
+            settings, disk, invalid_directory(self._data_dir), sealer, f"{node}-invalid", worker
+        )
         self._probe_at = 0.0
         self._stopping = False
         self._sealing = False
@@ -103,6 +103,11 @@ class Flusher:
         self._thread.join()
 
     @property
+    def segment_name(self) -> str:
+        """Of the segment that events are written to; empty if there is none."""
+        return self._events.segment_name
+
+    @property
     def alive(self) -> bool:
         """True while the thread runs."""
         return self._thread.is_alive()
@@ -113,7 +118,7 @@ class Flusher:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         while not self._stopping:
             if not self.step():
-                self._ring.wait(self._idle_s())
+                self._ring.wait(min(self._events.idle_s, self._invalid.idle_s))
         self.finish()
 
     def step(self) -> bool:
@@ -126,36 +131,25 @@ class Flusher:
             self._flush(batches)
         elif self.error is not None and time.monotonic() >= self._probe_at:
             self._probe()
-        if self._segment is not None and (sealing or self._is_due(self._segment)):
-            self._seal()
+        for rotation in (self._events, self._invalid):
+            if sealing or rotation.is_due:
+                rotation.seal()
         return bool(batches)
 
     def finish(self) -> None:
         """The last turns, after `stop`: commit all that still waits, and seal."""
         while self.step():
             pass
-        self._seal()
-
-    def _is_due(self, segment: OpenSegment) -> bool:
-        return (
-            segment.size >= self._settings.segment_bytes_max
-            or len(segment.chain.commits) >= _COMMITS_MAX
-            or time.monotonic() >= self._seal_at
-        )
-
-    def _idle_s(self) -> float:
-        """How long there is nothing to do if nothing is pushed."""
-        if self._segment is None:
-            return 1.0
-        return min(1.0, max(0.001, self._seal_at - time.monotonic()))
+        self._events.seal()
+        self._invalid.seal()
 
     def _flush(self, batches: list[Batch]) -> None:
         """Commit the batches, or say why not; either way they leave the ring."""
         self.committing_since = started = time.monotonic()
         error: StorageError | None = None
-        events = sum([batch.events for batch in batches])
+        events, receipt = sum([batch.events for batch in batches]), ""
         try:
-            self._commit(batches, events)
+            receipt = str(self._commit(batches))
         except Exception as e:
             # A bug must not end the thread: every waiting request would hang.
             error = as_storage_error(e)
@@ -172,10 +166,11 @@ class Flusher:
         else:
             self.commits_failed += 1
             self.events_failed += events
-            self._abandon()
+            self._events.abandon()
+            self._invalid.abandon()
         self._note(error)
         self._ring.release(batches)
-        self._acknowledge(batches, error)
+        self._acknowledge(batches, error, receipt)
 
     def _note(self, error: StorageError | None) -> None:
         """Remember if storage works, and say so when that changes."""
@@ -198,57 +193,17 @@ class Flusher:
         else:
             self._note(None)
 
-    def _commit(self, batches: list[Batch], events: int) -> None:
-        segment = self._segment or self._open()
-        lines = b"".join([batch.lines for batch in batches]) if len(batches) > 1 else batches[0].lines
-        received_ms = [batch.received_ms for batch in batches]
-        syncs, size_before = self._settings.ack == "fsync", segment.size
-        took_ns = segment.commit(
-            lines,
-            events,
-            # Not the first and the last batch's: the clock may have been set back between them.
-            min(received_ms),
-            max(received_ms),
-            sync=syncs,
-        )
-        self.stored_bytes += segment.size - size_before
-        if syncs:
-            self.sync_ns.observe(took_ns)
-
-    def _open(self) -> OpenSegment:
-        while True:
-            self._sequence += 1
-            name = new_name(datetime.now(UTC), self._node, self._worker, self._sequence)
-            # Sequences begin again with each process, and a machine without a clock battery boots
-            # into the same time again and again: a name may have been used.
-            if not (
-                self._disk.exists(sealed_path(self._data_dir, name))
-                or self._disk.exists(open_directory(self._data_dir) / (name + OPEN_SUFFIX))
-            ):
-                break
-        self._segment = OpenSegment(self._disk, self._data_dir, name, self._settings.zstd_level)
-        self._seal_at = time.monotonic() + self._settings.segment_age_max_s
-        return self._segment
-
-    def _seal(self) -> None:
-        segment = self._segment
-        if segment is None:
-            return
-        try:
-            path = segment.finish()
-        except Exception as e:
-            log.error("segment %s cannot be finished: %s", segment.name, as_storage_error(e))
-            self._abandon()
-        else:
-            self._segment = None
-            commits = segment.chain.commits
-            self._sealer.take_finished(path, len(commits), sum([c.content_bytes for c in commits]))
-
-    def _abandon(self) -> None:
-        """Never touch a file again that a write or a sync has failed on; its good commits are saved."""
-        segment, self._segment = self._segment, None
-        if segment is not None:
-            self._sealer.take_abandoned(segment.abandon())
+    def _commit(self, batches: list[Batch]) -> Receipt:
+        # First, for what is sent again after a failure had better be twice among these than those.
+        quarantined = [batch.quarantine for batch in batches if batch.quarantine is not None]
+        if quarantined:
+            self._invalid.commit(quarantined)
+        receipt = self._events.commit(batches)
+        if self._settings.ack == "fsync":
+            self.sync_ns.observe(self._events.took_ns)
+        self.stored_bytes = self._events.stored_bytes + self._invalid.stored_bytes
+        self.events_quarantined += sum([batch.events for batch in quarantined])
+        return receipt
 
 
 def smoothed(rate: float, sample: float) -> float:

@@ -1,10 +1,12 @@
-"""Packing: a finished segment of tiny frames becomes one of large frames with the same content.
+"""Packing: a finished segment of small frames becomes one of large frames with the same content.
 
 A frame per commit costs compression where commits are small: measured on tracking events, 1.22 : 1
-at one event a commit, 4.5 at 16, 5.6 at 64, and 6.1 at 256 or more. So a segment is packed if its
-frames hold few bytes and there are several to be put together, and the result is kept if it is
-smaller by a tenth. The packed segment has the same name, the same lines in the same order, and a
-trailer a frame as ever; where one commit ended is no longer told in it.
+at one event a commit, 4.5 at 16, 5.6 at 64, and 6.1 at 256 or more. Where events repeat each other far
+apart, as webhooks of 10 KB do, frames of 1 MiB cost a quarter still. So a segment is packed if its
+frames hold few bytes, or if that pays for its beginning, and the result is kept if it is smaller by
+a tenth. It takes a better level of compression than commits do, for nobody waits for it. The packed
+segment has the same name, the same lines in the same order, and a trailer a frame as ever; where one
+commit ended is told by its index, for receipts name commits.
 """
 
 from __future__ import annotations
@@ -17,23 +19,44 @@ import zstandard
 
 from ingestd.errors import StorageError
 from ingestd.storage.disk import Disk
-from ingestd.storage.segment import OPEN_SUFFIX, Chain, content, counted, walk
+from ingestd.storage.index import Index
+from ingestd.storage.segment import OPEN_SUFFIX, Chain, Walk, content, counted, walk
 
 PACKING_SUFFIX: Final = ".packing"
 
 _TINY_BYTES: Final = 32 * 1024
-"""Frames that hold this much on average are large enough."""
-_PACKED_BYTES: Final = 1024 * 1024
-"""What a packed frame holds: enough for zstd, and for a reader in bounded memory."""
+"""Of frames that hold less on average nobody need ask."""
+_PACKED_BYTES: Final = 4 * 1024 * 1024
+"""What a packed frame holds: more than zstd looks back on, little enough for a reader in bounded memory."""
+_LEVEL: Final = 3
 _KEPT_PERCENT: Final = 90
 
 
-def pays(commits: int, content_bytes: int) -> bool:
-    """True if packing a segment of so many commits and bytes of lines is worth a try."""
-    return commits > 1 and content_bytes < commits * _TINY_BYTES
+def pays(disk: Disk, path: Path, commits: int, content_bytes: int) -> bool:
+    """True if packing a finished segment of so many commits and bytes of lines is worth a try.
+
+    Raises StorageError.
+    """
+    if commits < 2:
+        return False
+    return content_bytes < commits * _TINY_BYTES or _beginning_pays(disk, path)
 
 
-def pack(disk: Disk, path: Path, zstd_level: int) -> Path | None:
+def _beginning_pays(disk: Disk, path: Path) -> bool:
+    data = disk.read(path, 0, _PACKED_BYTES)
+    parts: list[bytes] = []
+    size = stored = 0
+    for commit in walk(data).chain.commits:
+        size += commit.content_bytes
+        if size > _PACKED_BYTES:
+            break
+        parts.append(content(data, commit))
+        stored += commit.frame_bytes
+    packed = zstandard.ZstdCompressor(level=_LEVEL).compress(b"".join(parts))
+    return len(parts) > 1 and len(packed) * 100 <= stored * _KEPT_PERCENT
+
+
+def pack(disk: Disk, path: Path) -> Path | None:
     """Write the packed form beside a finished segment, durably; None if that saves too little.
 
     Raises StorageError, also if the segment does not read back as it was written.
@@ -44,7 +67,7 @@ def pack(disk: Disk, path: Path, zstd_level: int) -> Path | None:
         raise StorageError(f"{path} does not read back: {found.problem or 'its footer is missing'}")
     packed = path.with_name(path.name.removesuffix(OPEN_SUFFIX) + PACKING_SUFFIX)
     with disk.making(packed) as fd:
-        size = _write_packed(disk, fd, data, found.chain, zstd_level)
+        size = _write_packed(disk, fd, data, found)
         if size * 100 <= len(data) * _KEPT_PERCENT:
             disk.fdatasync(fd)
             return packed
@@ -63,9 +86,10 @@ class _Gathered:
     last_ms: int = 0
 
 
-def _write_packed(disk: Disk, fd: int, data: bytes, chain: Chain, zstd_level: int) -> int:
-    """Write the frames, trailers and footer; returns their size."""
-    compressor = zstandard.ZstdCompressor(level=zstd_level, write_checksum=True, write_content_size=True)
+def _write_packed(disk: Disk, fd: int, data: bytes, found: Walk) -> int:
+    """Write the frames, trailers, index and footer; returns their size."""
+    commits = found.chain.commits
+    compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True, write_content_size=True)
     packed = Chain()
 
     def write(gathered: _Gathered) -> None:
@@ -76,7 +100,7 @@ def _write_packed(disk: Disk, fd: int, data: bytes, chain: Chain, zstd_level: in
         packed.append(trailer)
 
     gathered = _Gathered()
-    for commit in chain.commits:
+    for commit in commits:
         if gathered.parts and gathered.size + commit.content_bytes > _PACKED_BYTES:
             write(gathered)
             gathered = _Gathered()
@@ -89,6 +113,10 @@ def _write_packed(disk: Disk, fd: int, data: bytes, chain: Chain, zstd_level: in
         gathered.first_ms = min(gathered.first_ms, commit.first_ms)
         gathered.last_ms = max(gathered.last_ms, commit.last_ms)
     write(gathered)
-    footer = packed.footer()
-    disk.write(fd, footer)
-    return packed.end + len(footer)
+    index = b""
+    if found.index is not None:
+        acknowledged = found.index.commits or tuple(commit.events for commit in commits)
+        index = Index(found.index.fingerprints, acknowledged).frame()
+    ending = index + packed.footer()
+    disk.write(fd, ending)
+    return packed.end + len(ending)

@@ -50,6 +50,11 @@ class Group:
     skip: int = 0
     """So many bytes of the first commit's lines are not wanted."""
 
+    @property
+    def events(self) -> int:
+        """Of all its commits."""
+        return sum(commit.events for commit in self.commits)
+
     def contents(self) -> Iterator[tuple[Commit, bytes]]:
         """Each commit and its lines. Raises StorageError where they are not what the trailer says."""
         decompressor = zstandard.ZstdDecompressor()
@@ -72,6 +77,8 @@ class Reading:
         """What the last walk found."""
         self.file_bytes = 0
         """The end of what has been looked at, good or not."""
+        self.tail_bytes = 0
+        """What of it stands behind the last commit and is not room for the next."""
         self._skip = 0
         self._has_moved = False
 
@@ -93,9 +100,11 @@ class Reading:
         size = _PIECE_BYTES
         while True:
             base, before = self.chain.end, len(self.chain.commits)
-            data = self._read(disk, base, size)
+            data = read(disk, self.path, base, size)
             self.found = walk(data, self.chain)
             self.file_bytes = base + len(data)
+            tail = b"" if self.found.state == "open" else data[self.chain.end - base :]
+            self.tail_bytes = len(tail.rstrip(b"\0"))
             commits = self.chain.commits[before:]
             if self._has_moved and before and not commits and self.found.state != "sealed":
                 self._start_again()
@@ -122,14 +131,6 @@ class Reading:
         self._skip = self.shown_bytes
         self._has_moved = False
 
-    def _read(self, disk: Disk, offset: int, size: int) -> bytes:
-        try:
-            return disk.read(self.path, offset, size)
-        except StorageError as e:
-            if disk.exists(self.path):
-                raise
-            raise Gone(f"{self.path} is gone") from e
-
     def _grouped(self, data: bytes, base: int, commits: list[Commit]) -> Iterator[Group]:
         group: list[Commit] = []
         size = skip = 0
@@ -146,6 +147,16 @@ class Reading:
             size += commit.content_bytes
         if group:
             yield Group(self, data, base, group, size, skip)
+
+
+def read(disk: Disk, path: Path, offset: int, size: int) -> bytes:
+    """A part of a file. Raises StorageError, and Gone if there is no such file any more."""
+    try:
+        return disk.read(path, offset, size)
+    except StorageError as e:
+        if disk.exists(path):
+            raise
+        raise Gone(f"{path} is gone") from e
 
 
 def is_open(path: Path) -> bool:

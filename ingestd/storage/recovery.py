@@ -22,13 +22,16 @@ from pathlib import Path
 from typing import Final
 
 from ingestd.errors import StorageError
+from ingestd.storage import fingerprints
 from ingestd.storage.disk import TEMPORARY_PATTERN, Disk
+from ingestd.storage.index import Index
 from ingestd.storage.packing import PACKING_SUFFIX
 from ingestd.storage.segment import (
     OPEN_SUFFIX,
     TORN_SUFFIX,
     Chain,
     Commit,
+    Walk,
     content,
     counted,
     footer_totals,
@@ -131,7 +134,7 @@ def recover(disk: Disk, data_dir: Path, path: Path) -> Recovered:
     data = disk.read(path)
     found = walk(data)
     chain, commits = found.chain, found.chain.commits
-    tail = data[chain.end :] if found.state != "sealed" else b""
+    tail = data[chain.end :].rstrip(b"\0") if found.state in ("torn", "damaged") else b""
     in_doubt = _in_doubt(data, chain) if tail else ""
 
     def report(action: str, problem: str = found.problem) -> Recovered:
@@ -149,12 +152,12 @@ def recover(disk: Disk, data_dir: Path, path: Path) -> Recovered:
         if held < len(commits):
             refused = sum(commit.events for commit in commits[held:])
             in_doubt = f"commits {held} to {len(commits) - 1}, {refused} events: refused, and cut off before"
-            tail = data[commits[held].offset :]
+            tail = data[commits[held].offset :].rstrip(b"\0")
             commits = commits[:held]
     if tail:
         disk.replace_file(_place(disk, path.with_name(name + TORN_SUFFIX), tail), tail)
     if commits:
-        _seal(disk, data_dir, path, name, data[: chain.end] + chain.footer())
+        _seal(disk, data_dir, path, name, found, data)
     disk.unlink(path)
     disk.sync_directory(path.parent)
     return report(_RECOVERED if commits else _REMOVED)
@@ -175,12 +178,13 @@ def _in_doubt(data: bytes, chain: Chain) -> str:
     return f"commits {first} to {last}, {events} events in {len(later)} of them, the others not known"
 
 
-def _seal(disk: Disk, data_dir: Path, path: Path, name: str, data: bytes) -> None:
-    """Have these bytes at their sealed place, durably."""
+def _seal(disk: Disk, data_dir: Path, path: Path, name: str, found: Walk, data: bytes) -> None:
+    """Have the good commits of these bytes at their sealed place, durably."""
     target = sealed_path(data_dir, name)
     copy = path.with_name(name + _COPY_SUFFIX)
     if not disk.exists(target):
-        _write_whole(disk, copy, data)
+        chain = found.chain
+        _write_whole(disk, copy, data[: chain.end] + _index(found, data) + chain.footer())
         publish(disk, data_dir, copy, name)
     else:
         # It got there before a crash or an error, but perhaps not durably.
@@ -188,6 +192,18 @@ def _seal(disk: Disk, data_dir: Path, path: Path, name: str, data: bytes) -> Non
         disk.sync_directory(target.parent)
         disk.unlink(copy)
     disk.unlink(path.with_name(name + PACKING_SUFFIX))
+
+
+def _index(found: Walk, data: bytes) -> bytes:
+    """The frame of the index: as it was written, or else made of the lines."""
+    if found.index is not None:
+        return found.index.frame()
+    try:
+        parts = [fingerprints.of_lines(counted(c, content(data, c))) for c in found.chain.commits]
+    except StorageError:
+        # A commit is not what its trailer says, which `verify` tells; `find` reads all that can be read.
+        return b""
+    return Index(b"".join(parts)).frame()
 
 
 def _held(sealed: bytes, data: bytes, commits: list[Commit]) -> int:

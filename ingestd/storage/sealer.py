@@ -35,18 +35,25 @@ _RETRY_S_MAX: Final = 60.0
 
 @dataclass(slots=True)
 class _File:
-    """One file in DATA/open that nobody writes to any more."""
+    """One file in an open directory that nobody writes to any more."""
 
     path: Path
     is_finished: bool
-    packs: bool = False
+    commits: int = 0
+    content_bytes: int = 0
+    """Of lines; both of a finished one."""
     retry_at: float = 0.0
     retry_s: float = _RETRY_S
     problem: str = ""
 
+    @property
+    def data_dir(self) -> Path:
+        """The server's, or that of the events that were set aside in it."""
+        return self.path.parent.parent
+
 
 class Sealer:
-    """Owns every file in DATA/open but the one that the flusher writes to."""
+    """Owns every file in the open directories but those that the flusher writes to."""
 
     def __init__(self, settings: Settings, disk: Disk) -> None:
         self.segments_sealed = 0
@@ -61,7 +68,6 @@ class Sealer:
         self._files_done = 0
         self.room = Room(disk, Path(settings.data_dir), settings.disk_reserve_bytes)
         self._settings = settings
-        self._data_dir = Path(settings.data_dir)
         self._disk = disk
         self._files: SimpleQueue[_File | None] = SimpleQueue()
         self._waiting: list[_File] = []
@@ -87,7 +93,7 @@ class Sealer:
 
     def take_finished(self, path: Path, commits: int, content_bytes: int) -> None:
         """A segment with a durable footer, of so many commits and bytes of lines."""
-        self._take(_File(path, is_finished=True, packs=packing.pays(commits, content_bytes)))
+        self._take(_File(path, True, commits, content_bytes))
 
     def take_abandoned(self, path: Path) -> None:
         """A file of which only the good commits count."""
@@ -127,7 +133,7 @@ class Sealer:
             if file.is_finished:
                 self._publish(file)
             elif self._disk.exists(file.path):
-                recovered = recovery.recover(self._disk, self._data_dir, file.path)
+                recovered = recovery.recover(self._disk, file.data_dir, file.path)
                 self.recoveries.add(recovered)
                 log.warning("abandoned: %s", recovered)
             self._files_done += 1
@@ -148,8 +154,10 @@ class Sealer:
     def _publish(self, file: _File) -> None:
         path, disk = file.path, self._disk
         name = path.name.removesuffix(OPEN_SUFFIX)
-        packed = packing.pack(disk, path, self._settings.zstd_level) if file.packs else None
-        target = publish(disk, self._data_dir, packed or path, name)
+        packed = None
+        if packing.pays(disk, path, file.commits, file.content_bytes):
+            packed = packing.pack(disk, path)
+        target = publish(disk, file.data_dir, packed or path, name)
         if packed is not None:
             # Last, so that a crash leaves one of them whole.
             disk.unlink(path)
@@ -170,7 +178,7 @@ class Sealer:
     def _expire(self) -> None:
         settings, kept = self._settings, set[str]()
         for path in retention.expired(
-            *(self._disk, self._data_dir, settings.retain_age_s, settings.retain_bytes, time.time()),
+            *(self._disk, Path(settings.data_dir), settings.retain_age_s, settings.retain_bytes, time.time()),
             lambda _, destination: kept.add(destination),
         ):
             retention.delete(self._disk, path)

@@ -4,7 +4,7 @@ File name: `<YYYYMMDDTHHMMSS.mmmZ>-<node>-w<worker>-<sequence>.ndjson.zst`, the 
 first, so that names sort by time; `.open` is appended while it is written. All integers are
 little-endian, all checksums are CRC-32 (ISO-HDLC, as in zlib), times are milliseconds since 1970.
 
-    segment  = commit commit … [footer]            a sealed segment has the footer
+    segment  = commit commit … [index] [footer]    a sealed segment has them
     commit   = frame trailer                       made durable together
     frame    = one whole zstd frame (RFC 8878 §3.1.1): content size and checksum on;
                its content is NDJSON, one event a line, each line ended by LF
@@ -20,6 +20,12 @@ little-endian, all checksums are CRC-32 (ISO-HDLC, as in zlib), times are millis
             32    4 checksum of the frame
             36    4 checksum of the trailer before  0 in the first: a lost or moved commit shows
             40    4 checksum of bytes 0 to 39
+    index    = skippable frame, magic 0x184D2A5F:      absent before there were receipts
+        head                                       events (4), acknowledged commits (4), bytes of these (4)
+        acknowledged commits                       events of each (4), all in one zstd frame; none if
+                                                   each frame is a commit that was acknowledged so
+        fingerprint …                              one per event, in order, 3 bytes: fingerprints.py
+        tail                                       "IGINDX1\\n", else as in the footer
     footer   = skippable frame, magic 0x184D2A5E:
         entry …                                    one per commit, 24 bytes: offset of the frame (8),
                                                    events (4), first receivedAt (8), last after it (4)
@@ -29,8 +35,13 @@ little-endian, all checksums are CRC-32 (ISO-HDLC, as in zlib), times are millis
         tail                                       checksum of the payload so far (4),
                                                    payload size (4), "IGFOOT1\\n" (8)
 
+A receipt, `<name>:<number>`, names an acknowledged commit by its place in the segment, from 0.
+
 A file must begin with a data frame: measured, Polars cannot read one that begins with a
 skippable frame, while every reader tried passes over skippable frames after it.
+
+While it is written, what comes next may have room: a skippable frame of zeros, magic 0x184D2A5C, to the
+end of the file. The next commit goes over its beginning, with a new head for the room that is left.
 
 Reading: walk from the start; a commit counts if its frame's and trailer's checksums, sequence and
 chain are right. What follows the last good commit is a *torn tail* if no later commit or footer can
@@ -52,8 +63,10 @@ from zlib import crc32
 import zstandard
 
 from ingestd.errors import StorageError
+from ingestd.storage import endings, footer, index
 from ingestd.storage.disk import Disk
 from ingestd.storage.frames import decompress, frame_length, lines_in
+from ingestd.storage.index import Index
 
 SUFFIX: Final = ".ndjson.zst"
 OPEN_SUFFIX: Final = SUFFIX + ".open"
@@ -61,14 +74,12 @@ TORN_SUFFIX: Final = SUFFIX + ".torn"
 
 _SKIPPABLE: Final = struct.Struct("<II")
 _TRAILER: Final = struct.Struct("<4sIIIIQIIII")
-_TRAILER_SIZE: Final = _SKIPPABLE.size + _TRAILER.size
+TRAILER_SIZE: Final = _SKIPPABLE.size + _TRAILER.size
 _TRAILER_HEAD: Final = _SKIPPABLE.pack(0x184D2A5D, _TRAILER.size) + b"IGT1"
-_FOOTER_MAGIC: Final = 0x184D2A5E
-_FOOTER_END: Final = b"IGFOOT1\n"
-_ENTRY: Final = struct.Struct("<QIQI")
-_TOTALS: Final = struct.Struct("<IQQQ")
-_TAIL: Final = struct.Struct("<II8s")
-_FOOTER_FIXED: Final = _TOTALS.size + 32 + _TAIL.size
+_ROOM_MAGIC: Final = 0x184D2A5C
+_ROOM_START: Final = _ROOM_MAGIC.to_bytes(4, "little")
+ROOM_HEAD_BYTES: Final = _SKIPPABLE.size
+_ENDINGS: Final = tuple(magic.to_bytes(4, "little") for magic in (index.MAGIC, footer.MAGIC))
 NAME: Final = re.compile(
     r"(?P<year>\d{4})(?P<month>\d\d)(?P<day>\d\d)T(?P<hour>\d\d)\d{4}\.\d{3}Z"
     r"-(?P<node>.+)-w(?P<worker>\d+)-\d+"
@@ -91,7 +102,7 @@ class Commit:
     @property
     def end(self) -> int:
         """The offset after its trailer."""
-        return self.offset + self.frame_bytes + _TRAILER_SIZE
+        return self.offset + self.frame_bytes + TRAILER_SIZE
 
 
 @dataclass(slots=True)
@@ -141,18 +152,7 @@ class Chain:
 
     def footer(self) -> bytes:
         """The footer for these commits."""
-        payload = b"".join(
-            _ENTRY.pack(c.offset, c.events, c.first_ms, c.last_ms - c.first_ms) for c in self.commits
-        )
-        payload += _TOTALS.pack(
-            len(self.commits),
-            self.events,
-            sum(c.content_bytes for c in self.commits),
-            sum(c.frame_bytes for c in self.commits),
-        )
-        payload += self.digest.digest()
-        size = len(payload) + _TAIL.size
-        return _SKIPPABLE.pack(_FOOTER_MAGIC, size) + payload + _TAIL.pack(crc32(payload), size, _FOOTER_END)
+        return footer.frame(self.commits, self.digest.digest())
 
 
 State = Literal["sealed", "open", "torn", "damaged"]
@@ -165,6 +165,8 @@ class Walk:
     chain: Chain
     state: State
     problem: str = ""
+    index: Index | None = None
+    """Of a sealed segment."""
 
 
 def walk(data: bytes, chain: Chain | None = None) -> Walk:
@@ -173,18 +175,50 @@ def walk(data: bytes, chain: Chain | None = None) -> Walk:
     base = chain.end
     while True:
         position = chain.end - base
-        if position == len(data):
+        if _is_room(data, position):
             return Walk(chain, "open")
-        if chain.commits and data[position : position + 4] == _FOOTER_MAGIC.to_bytes(4, "little"):
-            if data[position:] == chain.footer():
-                return Walk(chain, "sealed")
-            problem = f"the footer at byte {chain.end} does not fit the commits before it"
+        if chain.commits and data[position : position + 4] in _ENDINGS:
+            found, end, problem = _ending(data, position, chain)
+            if not problem and end == len(data):
+                return Walk(chain, "sealed", index=found)
+            if not problem and _is_room(data, end):
+                # The power failed before the room behind it was cut off.
+                return Walk(chain, "open")
+            problem = problem or f"more stands behind the footer, from byte {base + end}"
             break
         problem = _next_commit(data, position, chain)
         if problem:
             break
     state: State = "damaged" if _goes_on(data, position, len(chain.commits)) else "torn"
     return Walk(chain, state, problem)
+
+
+def room_head(size: int) -> bytes:
+    """The beginning of room of `size` bytes, ROOM_HEAD_BYTES at least."""
+    return _SKIPPABLE.pack(_ROOM_MAGIC, size - ROOM_HEAD_BYTES)
+
+
+def _is_room(data: bytes, position: int) -> bool:
+    """True if nothing but room stands from `position` on; a power cut may have cut it anywhere."""
+    if data.startswith(_ROOM_START, position):
+        position += ROOM_HEAD_BYTES
+    size = len(data) - position
+    return size <= 0 or (data[position] == 0 and data[position:] == bytes(size))
+
+
+def _ending(data: bytes, position: int, chain: Chain) -> tuple[Index | None, int, str]:
+    """The index at `position`, if there is one, before the footer, and its end; or what is wrong with it."""
+    found, at = None, position
+    if data[position : position + 4] == _ENDINGS[0]:
+        payload = endings.first(data, position, index.MARK)
+        found = None if payload is None else Index.parsed(payload)
+        if payload is None or found is None or not found.fits([commit.events for commit in chain.commits]):
+            return None, at, f"the index at byte {chain.end} does not fit the commits before it"
+        at += len(payload) + endings.OVERHEAD
+    whole = chain.footer()
+    if not data.startswith(whole, at):
+        return None, at, f"the footer at byte {chain.end + at - position} does not fit the commits before it"
+    return found, at + len(whole), ""
 
 
 def _next_commit(data: bytes, position: int, chain: Chain) -> str:
@@ -194,8 +228,8 @@ def _next_commit(data: bytes, position: int, chain: Chain) -> str:
         return f"no whole zstd frame at byte {chain.end}"
     frame_end = position + frame_bytes
     trailer_at = chain.end + frame_bytes
-    trailer = data[frame_end : frame_end + _TRAILER_SIZE]
-    if len(trailer) < _TRAILER_SIZE or not trailer.startswith(_TRAILER_HEAD):
+    trailer = data[frame_end : frame_end + TRAILER_SIZE]
+    if len(trailer) < TRAILER_SIZE or not trailer.startswith(_TRAILER_HEAD):
         return f"no whole trailer at byte {trailer_at}"
     body = trailer[_SKIPPABLE.size :]
     _, sequence, _, _, told_bytes, _, _, frame_crc, before, own = _TRAILER.unpack(body)
@@ -216,7 +250,7 @@ def _goes_on(data: bytes, position: int, sequence: int) -> bool:
     sector may be on disk and an earlier one not. Nor is a footer that tells of no later commit.
     """
     for end, found, _ in trailers(data, position):
-        if not (end == len(data) and found == sequence):
+        if not (found == sequence and _is_room(data, end)):
             return True
     totals = footer_totals(data, position)
     return totals is not None and totals[0] > sequence
@@ -226,25 +260,20 @@ def trailers(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
     """The whole trailers from `position` on, wherever they stand: end, sequence and events of each."""
     found = data.find(_TRAILER_HEAD, position)
     while found >= 0:
-        body = data[found + _SKIPPABLE.size : found + _TRAILER_SIZE]
+        body = data[found + _SKIPPABLE.size : found + TRAILER_SIZE]
         if len(body) == _TRAILER.size and crc32(body[:-4]) == int.from_bytes(body[-4:], "little"):
             _, sequence, events, *_ = _TRAILER.unpack(body)
-            yield found + _TRAILER_SIZE, sequence, events
+            yield found + TRAILER_SIZE, sequence, events
         found = data.find(_TRAILER_HEAD, found + 1)
 
 
 def footer_totals(data: bytes, position: int) -> tuple[int, int] | None:
-    """Commits and events that a whole footer at the end, after `position`, tells of; else None."""
-    if not data.endswith(_FOOTER_END) or len(data) - position < _FOOTER_FIXED:
-        return None
-    checksum, size, _ = _TAIL.unpack(data[-_TAIL.size :])
-    # Zeros before its last bytes, as a torn write leaves them, would be a payload of no bytes.
-    if not _FOOTER_FIXED <= size <= len(data) - position:
-        return None
-    if crc32(data[len(data) - size : -_TAIL.size]) != int(checksum):
-        return None
-    commits, events, _, _ = _TOTALS.unpack_from(data, len(data) - _FOOTER_FIXED)
-    return commits, events
+    """Commits and events that a whole footer at the end, after `position`, tells of; else None.
+
+    A power cut may have left the room behind it.
+    """
+    payload = endings.unwrapped(memoryview(data.rstrip(b"\0"))[position:], footer.MARK)
+    return None if payload is None else footer.totals_of(payload)
 
 
 def content(
@@ -294,6 +323,11 @@ def worker_of(name: str) -> int | None:
 def open_directory(data_dir: Path) -> Path:
     """Where segments are while they are written."""
     return data_dir / "open"
+
+
+def invalid_directory(data_dir: Path) -> Path:
+    """Where invalid events are set aside, in segments: within, it is like a data directory."""
+    return data_dir / "invalid"
 
 
 def publish(disk: Disk, data_dir: Path, path: Path, name: str) -> Path:

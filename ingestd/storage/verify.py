@@ -1,4 +1,4 @@
-"""`verify`: the proof that what is stored is whole: frames, chains, footers, and every line counted."""
+"""`verify`: the proof that what is stored is whole: frames, chains, footers, indexes, each line counted."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from ingestd.errors import StorageError
+from ingestd.storage import fingerprints
 from ingestd.storage.disk import Disk
 from ingestd.storage.reading import Gone, Group, Reading, home, in_order, is_open, segment_name
 from ingestd.storage.recovery import LEFTOVERS
@@ -96,6 +97,8 @@ class _Tally:
     commits: int = 0
     events: int = 0
     content_bytes: int = 0
+    fingerprints: bytearray = field(default_factory=bytearray)
+    """Of the events in a sealed segment."""
     error: str = ""
 
 
@@ -134,6 +137,7 @@ class _Verification:
                     tally.commits += checked.commits
                     tally.events += checked.events
                     tally.content_bytes += checked.content_bytes
+                    tally.fingerprints += checked.fingerprints
                     tally.error = checked.error
             self._progress(done_bytes, total_bytes)
         for path in self._list(self._data_dir / "quarantine"):
@@ -245,22 +249,26 @@ class _Verification:
         verdict.commits += tally.commits
         verdict.events += tally.events
         verdict.content_bytes += tally.content_bytes
-        verdict.stored_bytes += reading.file_bytes
+        verdict.stored_bytes += reading.chain.end + reading.tail_bytes
         source = self._source(reading.path)
         source.segments += 1
         source.events += tally.events
         error = tally.error or end.error
-        rest_bytes = reading.file_bytes - reading.chain.end
         if error:
             self._problem(reading.path, error)
         elif reading.is_open and found.state == "torn":
             self._note(
-                reading.path, f"{rest_bytes} bytes after the last commit, on their way or torn by a crash"
+                reading.path,
+                f"{reading.tail_bytes} bytes after the last commit, on their way or torn by a crash",
             )
         elif found.state in ("torn", "damaged"):
             self._problem(reading.path, f"{found.state}: {found.problem}")
         elif not reading.is_open and found.state != "sealed":
             self._problem(reading.path, "the footer is missing")
+        elif (
+            not reading.is_open and found.index is not None and found.index.fingerprints != tally.fingerprints
+        ):
+            self._problem(reading.path, "the index does not say what the lines say")
 
     def _source(self, path: Path) -> Source:
         match = NAME.fullmatch(segment_name(path))
@@ -285,7 +293,7 @@ def _whole(disk: Disk, reading: Reading) -> Iterator[Group | _End]:
 
 
 def _checked(task: Group | _End) -> _Tally:
-    """Decompress the commits of a group and count their lines; on a thread."""
+    """Decompress the commits of a group, count their lines and see what the index must say; on a thread."""
     tally = _Tally()
     if isinstance(task, _End):
         return tally
@@ -295,6 +303,8 @@ def _checked(task: Group | _End) -> _Tally:
             tally.commits += 1
             tally.events += commit.events
             tally.content_bytes += commit.content_bytes
+            if not task.reading.is_open:
+                tally.fingerprints += fingerprints.of_lines(lines)
     except StorageError as e:
         tally.error = str(e)
     return tally

@@ -96,7 +96,7 @@ def test_an_event_that_comes_back_after_a_later_kill_is_found() -> None:
 def _segment(data_dir: Path, sequence: int, *numbers: int) -> Sample:
     Disk().make_directory(open_directory(data_dir))
     segment = Sample(Disk(), data_dir, _NAME % sequence, 1)
-    segment.commit(b"".join(line + b"\n" for line in _lines(*numbers)), len(numbers), 0, 0, sync=False)
+    segment.commit(b"".join(line + b"\n" for line in _lines(*numbers)), [""] * len(numbers), 0, 0, sync=False)
     return segment
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from ingestd.config import Settings
-from ingestd.http.inflate import compressed_bytes_max
+from ingestd.http.decoder import compressed_bytes_max
 from tests.e2e.messages import head, post
 from tests.support.server import DEADLINE_S, EVENT, Raw, Server, wait_until
 
@@ -185,6 +185,27 @@ def test_a_gzip_bomb_is_413_and_costs_no_more_than_twice_the_limit(fresh: Server
     growth = memory(fresh, "VmHWM") - before
     print(f"the bomb costs {growth / MIB:.1f} MiB")
     assert growth < 2 * limit
+
+
+def test_a_zstd_bomb_is_413_and_costs_no_more_than_three_times_the_limit(fresh: Server) -> None:
+    """Its output, its window and what a growing buffer leaves behind."""
+    limit = DEFAULTS.body_bytes_max
+    block = (128 * 1024 << 3 | 0b010).to_bytes(3, "little") + b"a"
+    # A frame without its size, a window of 8 MiB, and 320 GiB in blocks of 4 bytes (RFC 8878 §3.1.1).
+    bomb = bytes.fromhex("28b52ffd 00 68") + block * (limit // len(block))
+    assert len(bomb) < compressed_bytes_max(limit), "it would be refused for what it weighs itself"
+    start = head(
+        "POST /v1/track HTTP/1.1", f"Content-Length: {len(bomb)}", "Content-Encoding: zstd", key=fresh.key
+    )
+    forget_peak(fresh)
+    before = memory(fresh)
+    for _ in range(3):
+        with fresh.raw() as raw:
+            raw.send(start + bomb)
+            assert raw.answer().status == 413
+    growth = memory(fresh, "VmHWM") - before
+    print(f"the zstd bomb costs {growth / MIB:.1f} MiB")
+    assert growth < 3 * limit
 
 
 def silences(server: Server, stop: threading.Event, found: list[float]) -> None:

@@ -7,6 +7,7 @@ key that the server printed. `make test` is not run from within itself: CI runs 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -104,6 +105,8 @@ def test_every_command_of_the_readme_works_in_its_order(copy: Path) -> None:
             assert output.startswith('{"status":"ok","messageId'), block
         elif any(word in block for word in ("ingestd cat", "duckdb.sql", "polars.", "zstd -dc")):
             assert "signup" in output, f"{block}\n{output}"
+        elif "ingestd find" in block:
+            assert json.loads(output)["messageId"] == "view-1"
         elif "verify" in block:
             assert "3 events, 0 problems" in output
     for query in _blocks("sql"):
@@ -138,12 +141,23 @@ PAGES = [
     "CONTRIBUTING.md",
     *(
         f"docs/{name}.md"
-        for name in ("architecture", "connection", "keys", "operations", "reading", "security", "shipping")
+        for name in (
+            *(
+                "architecture",
+                "clients",
+                "connection",
+                "keys",
+                "operations",
+                "reading",
+                "security",
+                "shipping",
+            ),
+        )
     ),
 ]
 
 
-@pytest.mark.parametrize("page", [*PAGES, "bench/README.md", "fuzz/README.md"])
+@pytest.mark.parametrize("page", [*PAGES, "bench/README.md", "docs/benchmarks.md", "fuzz/README.md"])
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\((?!https://)([^)]+)\)", path.read_text()):

@@ -161,7 +161,7 @@ def test_a_segment_is_sealed_by_size_while_the_server_runs(tmp_path: Path) -> No
     with Server(tmp_path, segment_bytes_max=1024) as server, server.client() as client:
         for number in range(40):
             assert client.post("/v1/track", EVENT | {"messageId": str(number)}).status == 200
-        assert len(server.segments()) > 1
+        wait_until(lambda: len(server.segments()) > 1, "two segments are sealed")
         assert [event["messageId"] for event in server.events()] == [str(number) for number in range(40)]
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from typing import Final, NamedTuple
+
+import zstandard
 
 from tests.support.requests import chunks, encoded, event, head, post, post_chunked
 
@@ -19,6 +22,7 @@ class Case(NamedTuple):
 
 
 BODY: Final = encoded(event("case"))
+ZSTD_BODY: Final = zstandard.compress(BODY)
 SMUGGLED: Final = post(encoded(event("smuggled")))
 LENGTH: Final = f"Content-Length: {len(BODY)}"
 CHUNKED: Final = "Transfer-Encoding: chunked"
@@ -285,10 +289,13 @@ HEADERS: Final = [
             f"Content-Encoding {encoding}": _post(f"Content-Encoding: {encoding}", LENGTH)
             for encoding in (
                 "br",
-                "deflate",
-                "zstd",
+                "compress",
                 "gzip, gzip",
                 "gzip, identity",
+                "deflate, gzip",
+                "zstd,",
+                ", zstd",
+                "zstd;level=3",
                 "gzip;q=1",
                 "*",
                 "xgzip",
@@ -310,6 +317,8 @@ HEADERS: Final = [
             "a free header twice": _post("X-Forwarded-For: a", "X-Forwarded-For: b", LENGTH),
             "Content-Encoding identity": _post("Content-Encoding: Identity", LENGTH),
             "Content-Encoding x-gzip": post(gzip.compress(BODY), headers=["Content-Encoding: X-GZIP"]),
+            "Content-Encoding deflate": post(zlib.compress(BODY), headers=["Content-Encoding: Deflate"]),
+            "Content-Encoding zstd": post(ZSTD_BODY, headers=["content-encoding: ZSTD"]),
             "Content-Type of any kind": _post("Content-Type: text/plain; charset=utf-8", LENGTH),
             "Expect in capitals": _post("EXPECT: 100-CONTINUE", LENGTH),
         }

@@ -7,8 +7,10 @@ import zlib
 from collections.abc import Callable
 
 import pytest
+import zstandard
 
-from ingestd.http.inflate import compressed_bytes_max
+from ingestd.http.decoder import compressed_bytes_max
+from ingestd.http.unzstd import STATE_BYTES
 from tests.support.requests import bytewise, chunks, cut, encoded, event, head, post, post_chunked
 from tests.support.wire import Answer, Site, Wire
 
@@ -36,6 +38,15 @@ CODINGS: dict[str, Callable[[bytes], bytes]] = {
     "chunked": lambda body: post_chunked(body, size=100),
     "gzip": lambda body: post(gzip.compress(body), headers=[GZIP]),
     "stored gzip": lambda body: post(stored(body), headers=[GZIP]),
+    "deflate": lambda body: post(zlib.compress(body), headers=["Content-Encoding: deflate"]),
+    "stored deflate": lambda body: post(zlib.compress(body, 0), headers=["Content-Encoding: deflate"]),
+    "zstd": lambda body: post(zstandard.compress(body), headers=["Content-Encoding: zstd"]),
+    "chunked zstd": lambda body: post_chunked(
+        zstandard.compress(body), headers=["Content-Encoding: zstd"], size=10
+    ),
+    "zstd frames": lambda body: post(
+        zstandard.compress(body[:50]) + zstandard.compress(body[50:]), headers=["Content-Encoding: ZSTD"]
+    ),
     "chunked gzip": lambda body: post_chunked(gzip.compress(body), headers=[GZIP], size=10),
     "gzip members": lambda body: post(
         gzip.compress(body[:50]) + gzip.compress(body[50:]), headers=["Content-Encoding: x-gzip"]
@@ -95,18 +106,65 @@ def test_a_chunked_body_is_refused_as_soon_as_it_passes_the_limit() -> None:
     assert wire.answer().status == 413
 
 
-def test_a_bomb_is_refused_long_before_its_end_and_never_counts_more_than_the_limit() -> None:
+BOMBS: dict[str, bytes] = {
+    "gzip": gzip.compress(bytes(5_000_000)),
+    "deflate": zlib.compress(bytes(5_000_000)),
+    "zstd": zstandard.compress(b"".join(b"%07d" % i for i in range(50_000))),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_long_before_its_end_and_never_counts_more_than_the_limit(name: str) -> None:
     site = Site(body_bytes_max=LIMIT)
     wire = Wire(site)
-    bomb = gzip.compress(bytes(5_000_000))
-    wire.feed(head("POST /v1/track HTTP/1.1", [f"Content-Length: {len(bomb)}", GZIP]))
+    bomb = BOMBS[name]
+    lines = ["Transfer-Encoding: chunked", f"Content-Encoding: {name}"]
+    wire.feed(head("POST /v1/track HTTP/1.1", lines))
     fed = 0
     while not wire.is_ended():
-        wire.feed(bomb[fed : fed + 20])
+        wire.feed(b"14\r\n" + bomb[fed : fed + 20] + b"\r\n")
         fed += 20
-        assert site.inflight_bytes <= LIMIT
+        # zstd's window and state count as well.
+        assert site.inflight_bytes <= (2 * LIMIT + STATE_BYTES if name == "zstd" else LIMIT)
     assert wire.answer().status == 413
-    assert fed < len(bomb) / 10
+    assert fed < len(bomb)
+
+
+@pytest.mark.parametrize("name", ["gzip", "deflate", "zstd"])
+def test_a_refusal_names_its_coding(name: str) -> None:
+    request = post(b"what is none of them", headers=[f"Content-Encoding: {name}"])
+    answer = answered(request, [request])
+    assert (answer.status, answer.code) == (400, f"invalid_{name}")
+    assert answer.detail.startswith(f"body: not valid {name}: ")
+
+
+@pytest.mark.parametrize("name", ["br", "gzip, zstd", "zstd, zstd", "gzip, gzip", "bzip2"])
+def test_an_encoding_that_is_not_known_is_415_and_those_that_are_stand_in_the_answer(name: str) -> None:
+    request = post(BODY, headers=[f"Content-Encoding: {name}"])
+    answer = answered(request, [request])
+    assert (answer.status, answer.code) == (415, "unsupported_encoding")
+    assert answer.headers["Accept-Encoding"] == "gzip, deflate, zstd, identity"
+    assert answer.detail == "send one Content-Encoding of gzip, deflate, zstd, identity"
+
+
+def test_many_zstd_bodies_that_have_just_begun_are_bounded_by_the_budget() -> None:
+    """Each has state that is larger than all that it has sent."""
+    site = Site(inflight_bytes_max=4 * STATE_BYTES)
+    packed = zstandard.compress(BODY)
+    begun = head("POST /v1/track HTTP/1.1", [f"Content-Length: {len(packed)}", "Content-Encoding: zstd"])
+    wires = [Wire(site) for _ in range(8)]
+    for wire in wires:
+        wire.feed(begun + packed[:20])
+    assert site.inflight_bytes <= 4 * STATE_BYTES
+    refused = [wire for wire in wires if wire.answers()]
+    assert {wire.answer().status for wire in refused} <= {429}
+    for wire in wires:
+        if wire not in refused:
+            wire.feed(packed[20:])
+    site.commit()
+    site.tick(11)
+    assert {wire.answer().status for wire in wires} == {200, 429}
+    assert site.inflight_bytes == 0
 
 
 @pytest.mark.parametrize(

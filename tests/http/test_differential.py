@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.http.disagreements import BY_CODE, BY_NAME, CLOSE_WINS, ENDS
-from tests.http.guard_cases import BODY, CASES
+from tests.http.guard_cases import BODY, CASES, ZSTD_BODY
 from tests.http.wild_cases import READ, REFUSED, WAITING
 from tests.support.readings import Read, Reading, ours, theirs
 from tests.support.requests import bytewise, chunks, encoded, event, head, post, post_chunked
@@ -175,6 +175,7 @@ _SOUND: Final = [
     post(BODY, version="1.0", headers=["Connection: keep-alive"]),
     post(BODY, headers=["Connection: close", "X-A: b"]),
     post(_GZIPPED, headers=["Content-Encoding: gzip"]),
+    post(ZSTD_BODY, headers=["Content-Encoding: zstd"]),
     post_chunked(BODY, size=50),
     post_chunked(BODY, "/v1/bulk-track", size=90, trailers=["X-A: b"]),
     head("POST /v1/track HTTP/1.1", ["Transfer-Encoding: chunked", "X-A: b"])
@@ -204,6 +205,8 @@ _PUT: Final = [
         b"chunked",
         b"identity",
         b"gzip",
+        b"deflate",
+        b"zstd",
         b"close",
         b"HTTP/1.1",
         b"HTTP/1.0",

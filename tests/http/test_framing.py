@@ -6,9 +6,10 @@ import gc
 import gzip
 
 import pytest
+import zstandard
 
 from ingestd.http.body import Body
-from ingestd.http.inflate import Gunzip
+from ingestd.http.decoder import Decoder
 from tests.support.requests import chunks, cut, encoded, event, head, post, post_chunked
 from tests.support.wire import Site, Wire
 
@@ -171,7 +172,7 @@ BOMB = gzip.compress(bytes(11 << 20))
 
 def bodies() -> set[int]:
     """The bodies that are in memory now."""
-    return {id(one) for one in gc.get_objects() if isinstance(one, Gunzip | Body)}
+    return {id(one) for one in gc.get_objects() if isinstance(one, Decoder | Body)}
 
 
 @pytest.mark.parametrize(
@@ -181,10 +182,12 @@ def bodies() -> set[int]:
         post_chunked(BOMB, headers=[GZIP], size=1000),
         post(gzip.compress(bytes(1000))[:-1], headers=[GZIP]),
         post(b"not gzip", headers=[GZIP]),
+        post(zstandard.compress(bytes(11 << 20)), headers=["Content-Encoding: zstd"]),
+        post(b"not zstd", headers=["Content-Encoding: zstd"]),
         post(b"{", headers=[GZIP]),
         post_chunked(bytes(11 << 20), size=100_000),
     ],
-    ids=["bomb", "chunked bomb", "cut", "not gzip", "short", "too large"],
+    ids=["bomb", "chunked bomb", "cut", "not gzip", "zstd bomb", "not zstd", "short", "too large"],
 )
 def test_a_refused_body_is_freed_at_once_and_not_by_the_collector(request_: bytes) -> None:
     good = post(gzip.compress(encoded(event())), headers=[GZIP])

@@ -303,7 +303,7 @@ def test_what_waits_for_the_end_of_its_round_when_storage_fails_is_not_stored(
     assert_ended(wire)
 
 
-@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.parametrize("turns", range(7))
 def test_a_body_amid_its_slices_when_storage_fails_is_not_stored(turns: int) -> None:
     site = Site()
     wire = Wire(site)

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from ingestd import events
+from ingestd import events, slices
 from ingestd.errors import StorageError
 from ingestd.events import Batch
 from ingestd.http import protocol
@@ -29,7 +29,7 @@ def small_slices() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(protocol, "SLICED_BYTES_MIN", SLICED_BYTES_MIN)
         patch.setattr(events, "SLICED_BYTES_MIN", SLICED_BYTES_MIN)
-        patch.setattr(events, "_SLICE_BYTES", 500)
+        patch.setattr(slices, "_SLICE_BYTES", 500)
         yield
 
 

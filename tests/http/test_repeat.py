@@ -260,20 +260,6 @@ def test_a_large_body_of_a_repeat_comes_in_pieces_of_any_size(parsed: list[bytes
     assert parsed == [post(BODY)] * 9
 
 
-def test_a_gzipped_repeat_is_inflated_judged_and_limited_like_the_first() -> None:
-    def packed(body: bytes) -> bytes:
-        return post(gzip.compress(body, mtime=0), headers=["Content-Encoding: gzip"])
-
-    good = packed(BODY)
-    bad_gzip = post(b"not gzip, but long", headers=["Content-Encoding: gzip"])
-    truncated = post(gzip.compress(BODY)[:-3], headers=["Content-Encoding: gzip"])
-    bomb = packed(bytes(11 << 20))
-    for data in (packed(BODY), packed(b"{"), packed(LARGE[2]), bomb, bad_gzip, truncated):
-        fresh = told(data + AFTER)
-        assert told(data + AFTER, good=good, times=2) == fresh
-        assert told(data + AFTER, [*bytewise(data[:400]), data[400:] + AFTER], good, 2) == fresh
-
-
 @pytest.mark.parametrize("size", [4096, 4097, 5000, 10**9])
 def test_a_repeat_over_the_limit_is_413_before_its_body(size: int) -> None:
     wire = Wire(Site(body_bytes_max=4096))

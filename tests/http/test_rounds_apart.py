@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import pytest
 
-from ingestd.events import Batch, Form, Stamper
+from ingestd.events import Batch, Stamper
+from ingestd.forms import Form
 from tests.http.test_rounds import GOOD, REST, SMALL, assert_judged_as_alone, in_one_round
 from tests.support.requests import encoded, event, post
 from tests.support.wire import Site, Wire, assert_ended, send

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from ingestd import events, slices
 from ingestd.errors import Rejection
-from ingestd.events import MANY, ONE, SLICED_BYTES_MIN, Batch, Stamper
+from ingestd.events import SLICED_BYTES_MIN, Batch, Stamper
+from ingestd.forms import MANY, ONE
 from tests.http.test_rounds import GOOD, INVALID, MADE, ODD
 from tests.http.test_splits import UNHURRIED
 from tests.support.requests import SECRET, encoded, event, head, post

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +15,16 @@ from tests.http.guard_cases import CASES
 from tests.support.requests import cut, encoded, event, head, post, post_chunked
 from tests.support.wire import Site, Wire
 
-GZIP = "Content-Encoding: gzip"
+
+def _in_two(pack: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    return lambda body: pack(body[: len(body) // 2]) + pack(body[len(body) // 2 :])
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": _in_two(gzip.compress),
+    "deflate": zlib.compress,
+    "zstd": _in_two(zstandard.compress),
+}
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """How fast examples are made says nothing on a noisy machine."""
@@ -48,9 +59,10 @@ def post_requests(draw: st.DrawFn) -> tuple[str, bytes]:
     """A POST in one of the codings; most of them are accepted."""
     target, body = draw(_single | _bulk if draw(st.integers(0, 9)) else _invalid)
     headers = draw(_headers)
-    if draw(st.booleans()):
-        body = gzip.compress(body[: len(body) // 2]) + gzip.compress(body[len(body) // 2 :])
-        headers = [*headers, GZIP]
+    name = draw(st.sampled_from([None, *PACKERS]))
+    if name is not None:
+        body = PACKERS[name](body)
+        headers = [*headers, f"Content-Encoding: {name}"]
     if draw(st.booleans()):
         trailers = draw(st.lists(st.just("X-Trailer: 1"), max_size=2))
         size = draw(st.integers(1, 60))

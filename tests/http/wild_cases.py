@@ -7,10 +7,11 @@ request stands under what a careful server does with it: read it, or refuse it.
 from __future__ import annotations
 
 import gzip
+import zlib
 from typing import Final
 
 from tests.http import wild_heads
-from tests.http.guard_cases import BODY, CHUNKED, LENGTH, SMUGGLED
+from tests.http.guard_cases import BODY, CHUNKED, LENGTH, SMUGGLED, ZSTD_BODY
 from tests.support.requests import chunks, head, post, post_chunked
 
 SIZE: Final = len(BODY)
@@ -151,6 +152,8 @@ CODINGS_READ: Final = {
     "coding under other names": _post(LENGTH, "Transfer_Encoding: chunked", "X-Transfer-Encoding: chunked"),
     "coding named in TE and Trailer": _post(LENGTH, "TE: chunked", "Trailer: Transfer-Encoding"),
     "gzip in chunks": _post(CHUNKED, "Content-Encoding: gzip", body=chunks(gzip.compress(BODY))),
+    "deflate in chunks": _post(CHUNKED, "Content-Encoding: deflate", body=chunks(zlib.compress(BODY))),
+    "zstd in chunks": _post(CHUNKED, "Content-Encoding: zstd", body=chunks(ZSTD_BODY)),
 }
 
 CHUNKS_REFUSED: Final = {

@@ -9,11 +9,10 @@ import errno
 from random import Random
 from typing import Final
 
-from ingestd.storage.recovery import recover_all
 from ingestd.storage.segment import walk
+from tests.storage.both import check_both_recovered, recover_both
 from tests.storage.processes import Processes, Shape
-from tests.storage.promises import POWER, Failure, check_recovered, look
-from tests.storage.samples import DATA
+from tests.storage.promises import POWER, Failure, look
 from tests.support.disk import PowerCut
 
 Action = tuple[str | int, ...]
@@ -57,12 +56,12 @@ class Machine(Processes):
         except PowerCut:
             self._fall(*self._cut)
             self._boot()
-        if len(self._disk.open_files) > self._shape.workers:
+        if len(self._disk.open_files) > 2 * self._shape.workers:
             raise Failure(f"descriptors are left open: {self._disk.open_files}")
 
     # The actions
 
-    def _do_post(self, connection: int, count: int, size: int, is_random: int) -> None:
+    def _do_post(self, connection: int, count: int, size: int, is_random: int, invalid: int = 0) -> None:
         number = connection % self._shape.workers
         worker = self._workers[number]
         batch = self._promises.new_batch(
@@ -71,6 +70,7 @@ class Machine(Processes):
             size,
             is_random=bool(is_random),
             at_ms=int(self._clock.now_s * 1000),
+            invalid=invalid,
         )
         if worker.ring.push(batch):
             self._promises.sent(batch, number)
@@ -161,11 +161,11 @@ class Machine(Processes):
             case _ if commits:
                 commit = commits[where % len(commits)]
                 self._disk.rot(shown.path, lambda data: data[: commit.offset] + data[commit.end :])
-        # An open file that ends where a commit ended is as good as any, now or when the power has gone.
-        ends = (0, *(commit.end for commit in commits))
+        # An open file that ends where a commit ended, or has but room from there on, is as good as any,
+        # now or when the power has gone.
         found = [disk for disk in (self._disk.copy(), self._disk.crash()) if disk.exists(shown.path)]
         left = [disk.read(shown.path) for disk in found]
-        is_silent = any(data.startswith(one) and len(one) in ends for one in left)
+        is_silent = any(walk(one).state == "open" for one in left)
         self._promises.rotted(shown, is_silent=is_silent and not shown.is_sealed)
 
     # Meanwhile
@@ -197,15 +197,15 @@ class Machine(Processes):
     def _meanwhile_fork_power(self, seed: int) -> None:
         """What would be if the power went now."""
         after = self._disk.crash(Random(seed) if seed % 4 else None)
-        recover_all(after, DATA)
-        check_recovered(after)
+        recover_both(after)
+        check_both_recovered(after)
         self._promises.check(after, POWER, lost_power=True)
 
     def _meanwhile_fork_kill(self, _: int) -> None:
         """What would be if the process were killed now."""
         after = self._disk.copy()
-        recover_all(after, DATA)
-        check_recovered(after)
+        recover_both(after)
+        check_both_recovered(after)
         self._promises.check(after, self._level)
 
     def _meanwhile_write_back(self, seed: int) -> None:

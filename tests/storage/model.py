@@ -68,7 +68,8 @@ def _action(word: str, rng: Random) -> Action:
     match word:
         case "post":
             size = rng.choice((5, 5, 40, 200, 600, rng.randint(1, 5000)))
-            return word, rng.randrange(3), rng.choice((1, 1, 1, 2, 5)), size, int(rng.random() < 0.4)
+            count, is_random = rng.choice((1, 1, 1, 2, 5)), int(rng.random() < 0.4)
+            return word, rng.randrange(3), count, size, is_random, rng.choice((0, 0, 0, 1, 3))
         case "commit" | "seal" | "kill":
             return word, rng.randrange(2)
         case "wait":

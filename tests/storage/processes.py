@@ -22,14 +22,14 @@ from ingestd.config import AckLevel, Settings
 from ingestd.errors import StorageError
 from ingestd.events import Batch
 from ingestd.ring import Ring
+from ingestd.storage import find, packing, reader, retention, rotation, verify
 from ingestd.storage import flusher as flusher_module
-from ingestd.storage import packing, reader, retention, verify
 from ingestd.storage import sealer as sealer_module
 from ingestd.storage.flusher import Flusher
-from ingestd.storage.recovery import recover_all
 from ingestd.storage.sealer import Sealer
-from ingestd.storage.segment import OPEN_SUFFIX, worker_of
-from tests.storage.promises import KILL, POWER, Failure, Promises, check_recovered, look, segment_name
+from ingestd.storage.segment import OPEN_SUFFIX, open_directory, worker_of
+from tests.storage.both import DIRECTORIES, Both, check_both_recovered, recover_both
+from tests.storage.promises import KILL, POWER, Failure
 from tests.storage.samples import DATA, tree
 from tests.support.disk import FaultyDisk, PowerCut
 
@@ -94,7 +94,7 @@ class Processes:
             retain_age_s=shape.retain_age_s,
         )
         self._clock = Clock()
-        self._promises = Promises(shape.ack)
+        self._promises = Both(shape.ack)
         self._workers: dict[int, Worker] = {}
         self._running: list[tuple[int, str]] = []
         """Whose turn it is, worker and thread; before it, in the middle of whose."""
@@ -110,14 +110,17 @@ class Processes:
         """The clock, small packing, no threads, and no bug that is taken for an error of the disk."""
         patches: list[tuple[Any, str, Any]] = [
             (flusher_module, "time", self._clock),
-            (flusher_module, "datetime", self._clock),
-            (flusher_module, "_COMMITS_MAX", self._shape.commits_max),
             (flusher_module, "as_storage_error", _storage_error_only),
+            (rotation, "time", self._clock),
+            (rotation, "datetime", self._clock),
+            (rotation, "_COMMITS_MAX", self._shape.commits_max),
+            (rotation, "as_storage_error", _storage_error_only),
             (sealer_module, "time", self._clock),
             (sealer_module, "as_storage_error", _storage_error_only),
             (packing, "_PACKED_BYTES", self._shape.packed_bytes),
             (retention, "delete", self._expiring(retention.delete)),
             (reader, "in_order", _one_by_one),
+            (find, "in_order", _one_by_one),
             (verify, "in_order", _one_by_one),
         ]
         logging.disable()
@@ -159,9 +162,10 @@ class Processes:
         all_of_them = [(number, thread) for number in self._workers for thread in ("flusher", "sealer")]
         return [one for one in all_of_them if one not in self._running]
 
-    def _acknowledge(self, number: int, batches: list[Batch], error: StorageError | None) -> None:
-        segment = self._workers[number].flusher._segment
-        self._promises.answered(batches, error, segment.name if segment else "")
+    def _acknowledge(
+        self, number: int, batches: list[Batch], error: StorageError | None, receipt: str
+    ) -> None:
+        self._promises.answered(batches, error, self._workers[number].flusher.segment_name, receipt)
 
     # Ends
 
@@ -188,7 +192,8 @@ class Processes:
             raise Failure(f"{self._promises.waiting} batches were never acknowledged")
         if self._disk.open_files:
             raise Failure(f"descriptors are left open: {self._disk.open_files}")
-        left = [path.name for path in self._disk.copy().list(DATA / "open", f"*{OPEN_SUFFIX}")]
+        directories = [open_directory(directory) for directory in DIRECTORIES]
+        left = [path.name for one in directories for path in self._disk.copy().list(one, f"*{OPEN_SUFFIX}")]
         if left and self.failed.total() == failed and not self._promises.rotten:
             raise Failure(f"not sealed at the end, and nothing has failed: {left}")
 
@@ -245,9 +250,9 @@ class Processes:
         self._promises.check(found, self._survived)
         for number in clean:
             is_ours = partial(self._is_ours, number)
-            check_recovered(found, is_ours)
+            check_both_recovered(found, is_ours)
             before = tree(found)
-            if recover_all(found, DATA, is_ours) or tree(found) != before:
+            if recover_both(found, is_ours) or tree(found) != before:
                 raise Failure("a second recovery changes something")
         self._promises.recovered(found, self._survived)
         if self._shape.has_links:
@@ -257,10 +262,11 @@ class Processes:
     def _start(self, number: int) -> bool:
         """As service/worker does it; True if nothing is left for later."""
         self._starts += 1
-        self._disk.make_directory(DATA / "open")
+        for directory in DIRECTORIES:
+            self._disk.make_directory(open_directory(directory))
         sealer = Sealer(self._settings, self._disk)
         is_clean = True
-        for recovered in recover_all(self._disk, DATA, partial(self._is_ours, number)):
+        for recovered in recover_both(self._disk, partial(self._is_ours, number)):
             self.counts[recovered.action] += 1
             if recovered.is_left:
                 is_clean = False
@@ -280,7 +286,12 @@ class Processes:
             found = disk.copy()
             stat = found.size_and_time(path)
             if stat is not None:
-                sealed = found.list(DATA / "segments", "*", deep=True)
+                sealed = [
+                    one
+                    for directory in DIRECTORIES
+                    for one in found.list(directory / "segments", "*", deep=True)
+                ]
+                sealed.sort(key=lambda one: one.name)
                 total = sum(len(found.read(one)) for one in sealed)
                 age_s, most = self._shape.retain_age_s, self._shape.retain_bytes
                 is_old = age_s and stat[1] < self._clock.now_s - age_s
@@ -289,8 +300,7 @@ class Processes:
                 if not is_old and not (most and total > most and is_oldest):
                     raise Failure(f"retention deletes {path} and must not")
                 self.counts["expired"] += 1
-                name = segment_name(path)
-                self._promises.expired(name, b"".join(s.lines for s in look(found) if s.name == name))
+                self._promises.expired(path, found)
             delete(disk, path)
 
         return deleting

@@ -14,7 +14,9 @@ import zstandard
 from ingestd.config import AckLevel
 from ingestd.errors import StorageError
 from ingestd.events import Batch
+from ingestd.storage.find import Search
 from ingestd.storage.reader import cat
+from ingestd.storage.receipts import Receipt
 from ingestd.storage.segment import OPEN_SUFFIX, SUFFIX, content, walk
 from ingestd.storage.verify import verify
 from tests.storage.samples import DATA
@@ -39,6 +41,12 @@ class Sent:
     lines: list[bytes]
     level: int = NOTHING
     rotten: str = ""
+    receipt: str = ""
+
+    @property
+    def lines_found(self) -> list[bytes]:
+        """As `find` shows them."""
+        return [line.removesuffix(b"\n") for line in self.lines]
 
     def __str__(self) -> str:
         return f"batch {self.number} of connection {self.connection} ({len(self.lines)} lines)"
@@ -59,12 +67,13 @@ class Shown:
 class Promises:
     """Every batch of a run, by its lines; each line of a run is another one."""
 
-    def __init__(self, ack: AckLevel) -> None:
+    def __init__(self, ack: AckLevel, data_dir: Path = DATA) -> None:
         self.rotten: set[str] = set()
         """Segments that were damaged on purpose."""
         self._silent: set[str] = set()
         """Those of them of which nothing can tell."""
         self._ack = ack
+        self._data_dir = data_dir
         self._sent: list[Sent] = []
         self._by_line: dict[bytes, tuple[Sent, int]] = {}
         self._by_id: dict[str, Sent] = {}
@@ -82,7 +91,7 @@ class Promises:
             filling = (
                 Random(number * 1000 + i).randbytes(size // 2).hex().encode() if is_random else b"x" * size
             )
-            lines.append(b'{"c":%d,"n":%d,"i":%d,"p":"%b"}\n' % (connection, number, i, filling))
+            lines.append(b'{"c":%d,"messageId":"%d","i":%d,"p":"%b"}\n' % (connection, number, i, filling))
         sent = Sent(connection, number, lines)
         self._by_id[str(number)] = sent
         return Batch(b"".join(lines), [str(number)] * count, at_ms)
@@ -95,12 +104,13 @@ class Promises:
         for i, line in enumerate(sent.lines):
             self._by_line[line] = sent, i
 
-    def answered(self, batches: list[Batch], error: StorageError | None, segment: str) -> None:
+    def answered(self, batches: list[Batch], error: StorageError | None, segment: str, receipt: str) -> None:
         """The flusher has acknowledged these, once each."""
         for batch in batches:
             del self._waiting[batch.message_ids[0]]
             sent = self._by_id[batch.message_ids[0]]
             if error is None:
+                sent.receipt = receipt
                 sent.level = POWER if self._ack == "fsync" else KILL
                 sent.rotten = segment if segment in self.rotten else ""
 
@@ -129,7 +139,7 @@ class Promises:
 
     def settle(self, disk: FaultyDisk) -> None:
         """Take up what survives everything from now on: what is in a sealed file, and nowhere else."""
-        for shown in look(disk):
+        for shown in look(disk, self._data_dir):
             if shown.is_sealed and shown.state == "sealed" and not shown.has_twin:
                 for sent in self._batches(shown.lines):
                     sent.level, sent.rotten = POWER, ""
@@ -138,7 +148,9 @@ class Promises:
         """After a checked recovery: what is not there is gone, what survived a power cut survives another."""
         # What is damaged as well, without hard syncs, will be put in quarantine.
         present = {
-            id(sent): shown.state != "damaged" for shown in look(disk) for sent in self._batches(shown.lines)
+            id(sent): shown.state != "damaged"
+            for shown in look(disk, self._data_dir)
+            for sent in self._batches(shown.lines)
         }
         for sent in self._sent:
             if id(sent) not in present:
@@ -155,15 +167,15 @@ class Promises:
 
     def check(self, disk: FaultyDisk, survived: int, *, lost_power: bool = False) -> None:
         """Raise Failure unless the directory keeps what was promised to survive this."""
-        files = look(disk)
+        files = look(disk, self._data_dir)
         problems: list[str] = []
-        lines = b"".join(cat(disk, [DATA], follow=False, problem=problems.append))
+        lines = b"".join(cat(disk, [self._data_dir], follow=False, problem=problems.append))
         if lines != b"".join(shown.lines for shown in files):
             raise Failure("cat shows something else than the segments hold")
         present = self._read(lines)
         said: list[str] = []
-        verdict = verify(disk, DATA, lambda finding: said.append(str(finding)))
-        said += [f"{path.name}: kept aside" for path in disk.list(DATA / "open", "*.torn*")]
+        verdict = verify(disk, self._data_dir, lambda finding: said.append(str(finding)))
+        said += [f"{path.name}: kept aside" for path in disk.list(self._data_dir / "open", "*.torn*")]
         for sent in self._sent:
             if sent.level >= survived and id(sent) not in present:
                 reported = any(sent.rotten in text for text in said)
@@ -176,6 +188,23 @@ class Promises:
         has_reason = has_reason or any(shown.has_twin for shown in files)
         if (problems or not verdict.ok) and not has_reason:
             raise Failure(f"nothing was damaged, and yet: {problems or said}")
+        if not has_reason:
+            self._find(disk, [sent for sent in self._sent if id(sent) in present])
+
+    def _find(self, disk: FaultyDisk, present: list[Sent]) -> None:
+        """Some of those that are there are found where they should be."""
+        wrong: list[str] = []
+        search = Search(disk, [self._data_dir], wrong.append)
+        # Not always the same ones.
+        for sent in present[-1:] + present[len(disk.calls) % 7 :: 11][:2]:
+            if [found.event for found in search.by_message_id(str(sent.number))] != sent.lines_found:
+                raise Failure(f"{sent} is not found by its id")
+            if sent.receipt:
+                found = list(search.by_receipt(Receipt.parsed(sent.receipt)))
+                if not set(sent.lines_found) <= {one.event for one in found}:
+                    raise Failure(f"{sent} is not found by its receipt {sent.receipt}")
+        if wrong or search.segments_unindexed:
+            raise Failure(f"a search cannot read all: {wrong}, {search.segments_unindexed}")
 
     def _read(self, lines: bytes) -> set[int]:
         """The batches that are there: whole, once, those of a connection in order."""
@@ -204,21 +233,23 @@ class Promises:
             at += len(sent.lines)
 
 
-def check_recovered(disk: FaultyDisk, is_ours: Callable[[str], bool] = lambda _: True) -> None:
+def check_recovered(
+    disk: FaultyDisk, is_ours: Callable[[str], bool] = lambda _: True, data_dir: Path = DATA
+) -> None:
     """After a recovery in which nothing failed: nothing is left over, and any zstd reader agrees."""
-    there = [path.name for path in disk.list(DATA / "open", "*") if is_ours(path.name)]
+    there = [path.name for path in disk.list(data_dir / "open", "*") if is_ours(path.name)]
     left = [name for name in there if ".torn" not in name]
     if left:
         raise Failure(f"left over after recovery: {left}")
-    for shown in look(disk):
+    for shown in look(disk, data_dir):
         if shown.state == "sealed" and _plain(disk.read(shown.path)) != shown.lines:
             raise Failure(f"{shown.path}: another zstd reader finds other lines")
 
 
-def look(disk: FaultyDisk) -> list[Shown]:
+def look(disk: FaultyDisk, data_dir: Path = DATA) -> list[Shown]:
     """Every segment, by name, each once: the sealed file if there is one."""
-    opened = {segment_name(path): path for path in disk.list(DATA / "open", f"*{OPEN_SUFFIX}")}
-    sealed = {segment_name(path): path for path in disk.list(DATA / "segments", f"*{SUFFIX}", deep=True)}
+    opened = {segment_name(path): path for path in disk.list(data_dir / "open", f"*{OPEN_SUFFIX}")}
+    sealed = {segment_name(path): path for path in disk.list(data_dir / "segments", f"*{SUFFIX}", deep=True)}
     found = []
     for name, path in sorted({**opened, **sealed}.items()):
         lines, state = _commits(disk.read(path))

@@ -10,9 +10,10 @@ import pytest
 import zstandard
 
 from ingestd.storage.disk import Disk
+from ingestd.storage.index import Index
 from ingestd.storage.open_segment import OpenSegment
 from ingestd.storage.reader import cat
-from ingestd.storage.segment import Chain, publish
+from ingestd.storage.segment import Chain, publish, walk
 from ingestd.storage.verify import Verdict, verify
 from tests.storage.samples import DATA, NAME, lines, put
 from tests.support.disk import FaultyDisk
@@ -80,6 +81,13 @@ def sealed(commits: Sequence[bytes], frames: Sequence[bytes]) -> bytes:
         chain.append(trailer)
         data += frame + trailer
     return data + chain.footer()
+
+
+def indexed(commits: Sequence[bytes], index: Index) -> bytes:
+    """A sealed segment of these commits with any index."""
+    data = packed(commits)
+    end = walk(data).chain.end
+    return data[:end] + index.frame() + data[end:]
 
 
 def lying_bytes(commits: Sequence[bytes], number: int) -> bytes:

@@ -40,13 +40,15 @@ class Running:
         self.disk = disk
         self.ring = ring or Ring(1000, 1 << 20)
         self.acks: Queue[tuple[list[Batch], StorageError | None]] = Queue()
+        self.receipts: list[str] = []
         self.on_ack: Callable[[], None] = lambda: None
         self.settings = Settings(data_dir=str(data_dir), **settings)
         self.sealer = Sealer(self.settings, disk)
         self.flusher = Flusher(self.settings, disk, self.ring, self._acknowledge, self.sealer, "node", worker)
 
-    def _acknowledge(self, batches: list[Batch], error: StorageError | None) -> None:
+    def _acknowledge(self, batches: list[Batch], error: StorageError | None, receipt: str) -> None:
         self.on_ack()
+        self.receipts.append(receipt)
         self.acks.put((batches, error))
 
     def start(self) -> Running:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ingestd.events import Batch
 from ingestd.storage.disk import Disk
+from ingestd.storage.fingerprints import message_ids
 from ingestd.storage.open_segment import OpenSegment
 from ingestd.storage.segment import OPEN_SUFFIX, open_directory, publish
 from tests.support.disk import FaultyDisk
@@ -20,8 +21,13 @@ OPEN = DATA / "open" / (NAME + OPEN_SUFFIX)
 
 
 def lines(count: int, start: int = 0) -> bytes:
-    """That many different NDJSON lines."""
-    return b"".join(b'{"event":"e","n":%d}\n' % n for n in range(start, start + count))
+    """That many different NDJSON lines, each with its number as id."""
+    return b"".join(b'{"event":"e","messageId":"%d"}\n' % n for n in range(start, start + count))
+
+
+def ids(content: bytes) -> list[str]:
+    """What a batch of these lines says of their ids; other lines than such have none."""
+    return message_ids(content)
 
 
 def batch(start: int, count: int = 1, received_ms: int = FIRST_MS) -> Batch:
@@ -53,15 +59,24 @@ def write(disk: Disk, data_dir: Path, commits: Sequence[bytes], name: str = NAME
     segment = Sample(disk, data_dir, name, zstd_level=3)
     for number, content in enumerate(commits):
         at = FIRST_MS + 1000 * number
-        segment.commit(content, content.count(b"\n"), at, at + 7, sync=True)
+        segment.commit(content, ids(content), at, at + 7, sync=True)
     return segment
 
 
 def open_bytes(commits: Sequence[bytes]) -> bytes:
-    """The bytes of an open segment."""
+    """The bytes of an open segment, without the room behind them."""
     disk = new_disk()
-    write(disk, DATA, commits)
-    return disk.read(OPEN)
+    size = write(disk, DATA, commits).size
+    return disk.read(OPEN)[:size]
+
+
+def roomy_bytes(commits: Sequence[bytes]) -> bytes:
+    """The bytes of an open segment of several commits, and the room behind them."""
+    disk = new_disk()
+    size = write(disk, DATA, commits).size
+    data = disk.read(OPEN)
+    assert len(data) > size
+    return data
 
 
 def sealed_bytes(commits: Sequence[bytes]) -> bytes:

@@ -7,7 +7,7 @@ and only a torn tail is repaired: what is damaged in the middle is kept as it is
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -33,6 +33,7 @@ from tests.storage.samples import (
 COMMITS = [lines(1), lines(2, 1), lines(1, 3), lines(1, 4)]
 WRITTEN, FINISHED = open_bytes(COMMITS), sealed_bytes(COMMITS)
 ENDS = [commit.end for commit in walk(FINISHED).chain.commits]
+FOOTER_AT = FINISHED.rindex(0x184D2A5E.to_bytes(4, "little"))
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class Expected:
 
 def check(data: bytes, expected: Expected, disk: Disk | None = None, root: Path = DATA) -> None:
     """Meet the damaged file as a sealed one, as an open one, and as one that recovery finds."""
+    if expected.state == "torn" and data[expected.end :].rstrip(b"\0") in (b"", FINISHED[ENDS[-1] :]):
+        # Room for the next commit looks like that, also behind a footer.
+        expected = replace(expected, state="open")
     found = walk(data)
     assert (len(found.chain.commits), found.state) == (expected.commits, expected.state)
     disk = disk or new_disk()
@@ -85,7 +89,7 @@ def check_recovery(disk: Disk, root: Path, data: bytes, expected: Expected) -> N
     """A torn tail is moved aside, damage is moved to quarantine, and every byte is still there."""
     put(disk, root / OPEN.relative_to(DATA), data)
     [done] = recover_all(disk, root)
-    tail = b"" if expected.state == "sealed" else data[expected.end :]
+    tail = data[expected.end :].rstrip(b"\0") if expected.state in ("torn", "damaged") else b""
     assert (done.commits, done.events) == (expected.commits, expected.events)
     assert done.in_doubt_bytes == len(tail)
     if expected.state == "damaged":
@@ -188,7 +192,8 @@ def test_a_tail_of_any_size_is_told_from_what_was_written(whole: bytes, filling:
     garbage = bytes(4096) if filling == "zeros" else Random(1).randbytes(4096)
     for size in range(1, 4097):
         found = walk(whole + garbage[:size])
-        assert (len(found.chain.commits), found.state) == (len(COMMITS), "torn")
+        state: State = "open" if filling == "zeros" else "torn"
+        assert (len(found.chain.commits), found.state) == (len(COMMITS), state)
     for size in [*range(1, 70), *range(100, 4097, 97), 4095, 4096]:
         check(whole + garbage[:size], Expected(len(COMMITS), "torn"))
 
@@ -216,8 +221,10 @@ def test_a_tail_that_looks_like_a_part_of_a_segment_is_a_tail(tail: bytes) -> No
 
 def test_a_footer_without_its_head_is_a_tail_behind_all_of_its_commits_and_else_damage() -> None:
     """Its head may be in another sector than the rest, and that sector not on disk."""
-    check(WRITTEN + bytes(8) + FINISHED[ENDS[-1] + 8 :], Expected(len(COMMITS), "torn"))
-    check(WRITTEN[: ENDS[2]] + bytes(8) + FINISHED[ENDS[-1] + 8 :], Expected(3, "damaged"))
+    index, footer = FINISHED[ENDS[-1] : FOOTER_AT], FINISHED[FOOTER_AT:]
+    for ending in (index + bytes(8) + footer[8:], bytes(8) + index[8:] + footer, bytes(8) + footer[8:]):
+        check(WRITTEN + ending, Expected(len(COMMITS), "torn"))
+        check(WRITTEN[: ENDS[2]] + ending, Expected(3, "damaged"))
 
 
 @pytest.mark.parametrize("which", range(len(COMMITS)))
@@ -253,4 +260,4 @@ def tells_of_more(segment: bytes, changed: list[int], commits: int) -> bool:
         is_torn = number == commits and ENDS[number] == len(segment)
         if is_whole(ENDS[number] - 52, ENDS[number]) and not is_torn:
             return True
-    return segment == FINISHED and commits < len(COMMITS) and is_whole(ENDS[-1] + 8, len(FINISHED))
+    return segment == FINISHED and commits < len(COMMITS) and is_whole(FOOTER_AT + 8, len(FINISHED))

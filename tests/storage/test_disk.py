@@ -253,12 +253,12 @@ def _without_root() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("has_dsync", [True, False])
-def test_writing_through_appends_all_of_the_bytes(tmp_path: Path, has_dsync: bool) -> None:
+def test_writing_through_writes_all_of_the_bytes(tmp_path: Path, has_dsync: bool) -> None:
     disk = Disk()
     disk._has_dsync = has_dsync
     fd = disk.create(tmp_path / "f")
-    for data in (b"first", b"x" * 100_000, b"last"):
-        disk.write_through(fd, data)
+    for offset, data in ((0, b"first, and more"), (5, b"x" * 100_000), (100_005, b"last")):
+        disk.write_through(fd, data, offset)
     disk.close(fd)
     assert disk.read(tmp_path / "f") == b"first" + b"x" * 100_000 + b"last"
     assert disk._has_dsync is has_dsync
@@ -283,5 +283,5 @@ def test_an_error_of_writing_through_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"")
     fd = os.open(path, os.O_RDONLY)
     with pytest.raises(StorageError, match="write 4 bytes: Bad file descriptor"):
-        Disk().write_through(fd, b"1234")
+        Disk().write_through(fd, b"1234", 0)
     os.close(fd)

@@ -101,7 +101,7 @@ def test_a_short_write_is_continued_and_may_be_cut_in_between(has_dsync: bool, o
         disk.shorten(once=once)
         disk.cut_after = cut
         with suppress(PowerCut):
-            disk.write_through(fd, b"12345678")
+            disk.write_through(fd, b"12345678", 0)
         left.add(disk.kill().read(disk.root / "a"))
         assert disk.crash().read(disk.root / "a") in (left | {b""})
     assert left == {b"", b"1234", b"12345678"} | (set() if once else {b"123456", b"1234567"})

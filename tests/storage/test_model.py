@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from ingestd.events import Batch
 from ingestd.ring import Ring
-from ingestd.storage import packing, recovery
+from ingestd.storage import fingerprints, packing, recovery, rotation
 from ingestd.storage.disk import Disk
-from ingestd.storage.flusher import Flusher
+from ingestd.storage.index import Index
 from ingestd.storage.open_segment import OpenSegment
+from ingestd.storage.receipts import Receipt
+from ingestd.storage.rotation import Rotation
 from tests.storage.machine import Action
 from tests.storage.model import Tally, failure, failures, plan, run, shrink
 from tests.storage.processes import Shape
@@ -88,6 +91,11 @@ def _unsynced(segment: OpenSegment, *what: Any, **_: bool) -> int:
     return COMMIT(segment, *what, sync=False)
 
 
+def _events_only(rotation: Rotation, batches: list[Batch]) -> Receipt:
+    is_aside = rotation._node.endswith("-invalid")
+    return Receipt("", 0) if is_aside else COMMIT_BATCHES(rotation, batches)
+
+
 def _reversed(ring: Ring, bytes_max: int) -> Any:
     return POP(ring, bytes_max)[::-1]
 
@@ -98,22 +106,36 @@ def _moved_hastily(disk: Disk, source: Any, target: Any) -> None:
     disk.sync_directory(source.parent)
 
 
-COMMIT, POP = OpenSegment.commit, Ring.pop
+COMMIT, POP, OF_IDS = OpenSegment.commit, Ring.pop, fingerprints.of_ids
+COMMIT_BATCHES = Rotation.commit
 BUGS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "commits are not synced": (OpenSegment, "commit", _unsynced),
     "batches are committed in another order": (Ring, "pop", _reversed),
     "the old name goes before the new one is durable": (Disk, "move", _moved_hastily),
     "files that failed are forgotten": (
-        Flusher,
-        "_abandon",
-        lambda flusher: setattr(flusher, "_segment", None),
+        Rotation,
+        "abandon",
+        lambda rotation: setattr(rotation, "_segment", None),
     ),
     "copies are not synced": (
         recovery,
         "_write_whole",
         lambda disk, path, _data: disk.close(disk.create(path)),
     ),
+    "what is set aside is not written": (Rotation, "commit", _events_only),
     "packing loses lines": (packing, "counted", lambda *_: b""),
+    "packing forgets which commits there were": (packing, "Index", lambda found, _commits: Index(found)),
+    "recovery makes no index": (recovery, "_index", lambda *_: b""),
+    "ids are not indexed in the order of their lines": (
+        fingerprints,
+        "of_ids",
+        lambda ids: OF_IDS(ids[::-1]),
+    ),
+    "a receipt names the commit before": (
+        rotation,
+        "Receipt",
+        lambda segment, commit: Receipt(segment, max(0, commit - 1)),
+    ),
 }
 
 

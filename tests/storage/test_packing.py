@@ -33,21 +33,33 @@ def held(data: bytes) -> bytes:
     return b"".join(content(data, commit) for commit in found.chain.commits)
 
 
-@pytest.mark.parametrize(
-    ("commits", "content_bytes", "expected"),
-    [
-        (1, 100, False),
-        (2, 200, True),
-        (2, 2 * 32 * 1024 - 1, True),
-        (2, 2 * 32 * 1024, False),
-        (1000, 1000 * 400, True),
-        (1000, 1000 * 400_000, False),
-    ],
-)
-def test_it_pays_for_several_frames_that_hold_little(
-    commits: int, content_bytes: int, expected: bool
-) -> None:
-    assert pays(commits, content_bytes) is expected
+def noise(size: int, seed: int = 0) -> bytes:
+    """A line that cannot be compressed to less than half."""
+    return b'"%b"\n' % Random(seed).randbytes(size // 2).hex().encode()
+
+
+LARGE = 40_000
+PAYS = {
+    "one commit": ([lines(1)], False),
+    "tiny ones": ([lines(1, n) for n in range(3)], True),
+    "large ones that have nothing in common": ([noise(LARGE, n) for n in range(4)], False),
+    "large ones that repeat each other": ([noise(LARGE)] * 4, True),
+    "a large one, and nothing else within reach": ([noise(9 << 20), noise(9 << 20)], False),
+}
+
+
+@pytest.mark.parametrize(("commits", "expected"), PAYS.values(), ids=PAYS)
+def test_it_pays_where_frames_are_tiny_or_their_content_repeats(commits: list[bytes], expected: bool) -> None:
+    disk = finished(commits)
+    assert pays(disk, OPEN, len(commits), sum(map(len, commits))) is expected
+
+
+def test_large_frames_that_repeat_each_other_become_one() -> None:
+    commits = [noise(LARGE)] * 8
+    disk = finished(commits)
+    assert pack(disk, OPEN) == PACKED
+    assert held(disk.read(PACKED)) == b"".join(commits)
+    assert len(disk.read(PACKED)) * 7 < len(disk.read(OPEN))
 
 
 @given(st.lists(st.integers(1, 20), min_size=2, max_size=40), st.integers(100, 5000))
@@ -59,7 +71,7 @@ def test_a_packed_segment_holds_the_same_lines_in_fewer_frames(counts: list[int]
     disk = finished(commits)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "_PACKED_BYTES", packed_bytes)
-        path = pack(disk, OPEN, zstd_level=1)
+        path = pack(disk, OPEN)
     before = walk(disk.read(OPEN)).chain
     assert held(disk.read(OPEN)) == b"".join(commits)
     if path is None:
@@ -82,7 +94,7 @@ def test_what_would_hardly_be_smaller_is_left_as_it_is() -> None:
     rng = Random(0)
     disk = finished([b'"%b"\n' % rng.randbytes(2000).hex().encode() for _ in range(5)])
     before = tree(disk)
-    assert pack(disk, OPEN, zstd_level=1) is None
+    assert pack(disk, OPEN) is None
     assert tree(disk) == before
 
 
@@ -92,7 +104,7 @@ def test_where_it_fails_nothing_is_left_of_it(call: str) -> None:
     before = tree(disk)
     disk.fail(call, error=errno.ENOSPC)
     with pytest.raises(StorageError, match="No space left"):
-        pack(disk, OPEN, zstd_level=1)
+        pack(disk, OPEN)
     assert tree(disk) == before
 
 
@@ -102,5 +114,5 @@ def test_what_does_not_read_back_is_not_packed() -> None:
     data[30] ^= 1
     disk.replace_file(OPEN, bytes(data))
     with pytest.raises(StorageError, match="does not read back"):
-        pack(disk, OPEN, zstd_level=1)
+        pack(disk, OPEN)
     assert disk.read(OPEN) == bytes(data)

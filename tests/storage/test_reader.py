@@ -19,6 +19,7 @@ from tests.storage.samples import (
     NAME,
     OPEN,
     SEALED,
+    ids,
     lines,
     new_disk,
     open_bytes,
@@ -53,10 +54,10 @@ def test_following_shows_each_line_once_across_commits_and_seals(monkeypatch: py
             segment = write(disk, DATA, [], name)
             yield
             for count in (1, 3, 2):
-                segment.commit(lines(count, at), count, FIRST_MS, FIRST_MS, sync=True)
+                segment.commit(lines(count, at), ids(lines(count, at)), FIRST_MS, FIRST_MS, sync=True)
                 at += count
                 yield
-            segment.commit(lines(1, at), 1, FIRST_MS, FIRST_MS, sync=True)
+            segment.commit(lines(1, at), ids(lines(1, at)), FIRST_MS, FIRST_MS, sync=True)
             at += 1
             segment.seal()
             yield

@@ -19,6 +19,7 @@ from tests.storage.samples import (
     NAME,
     OPEN,
     SEALED,
+    ids,
     lines,
     new_disk,
     open_bytes,
@@ -41,7 +42,7 @@ def test_a_segment_packed_while_followed_is_shown_once(data: st.DataObject) -> N
         for number, count in enumerate(counts):
             if number in looked_after:
                 yield
-            segment.commit(lines(count, at), count, FIRST_MS, FIRST_MS, sync=True)
+            segment.commit(lines(count, at), ids(lines(count, at)), FIRST_MS, FIRST_MS, sync=True)
             at += count
         if len(counts) in looked_after:
             yield
@@ -98,7 +99,7 @@ def test_a_finished_segment_is_shown_from_open_and_not_again_when_it_has_been_pa
         path = segment.finish()
         for _ in range(looks):
             yield
-        packed = packing.pack(disk, path, 3)
+        packed = packing.pack(disk, path)
         assert packed is not None
         yield
         publish(disk, DATA, packed, NAME)
@@ -120,7 +121,7 @@ def test_a_packed_segment_that_is_damaged_is_shown_up_to_there_and_named(
     def writing() -> Iterator[None]:
         segment = write(disk, DATA, COMMITS)
         yield
-        segment.commit(lines(4, 8), 4, FIRST_MS, FIRST_MS, sync=True)
+        segment.commit(lines(4, 8), ids(lines(4, 8)), FIRST_MS, FIRST_MS, sync=True)
         publish_packed(disk, segment, cut(lines(12), [10]))
         data = bytearray(disk.read(SEALED))
         data[walk(bytes(data)).chain.commits[1].offset + 9] ^= 1
@@ -148,7 +149,7 @@ def test_a_sealed_segment_with_the_same_frames_is_not_read_again(monkeypatch: py
     def writing() -> Iterator[None]:
         segment = write(disk, DATA, COMMITS)
         yield
-        segment.commit(lines(1, 8), 1, FIRST_MS, FIRST_MS, sync=True)
+        segment.commit(lines(1, 8), ids(lines(1, 8)), FIRST_MS, FIRST_MS, sync=True)
         segment.seal()
         monkeypatch.setattr(disk, "read", recorded)
         yield
@@ -165,7 +166,7 @@ def test_a_commit_that_was_shown_and_then_taken_back_is_no_problem(monkeypatch: 
     def writing() -> Iterator[None]:
         segment = write(disk, DATA, COMMITS)
         size = segment.size
-        segment.commit(lines(3, 8), 3, FIRST_MS, FIRST_MS, sync=True)
+        segment.commit(lines(3, 8), ids(lines(3, 8)), FIRST_MS, FIRST_MS, sync=True)
         yield
         put(disk, OPEN, disk.read(OPEN)[:size])
         yield

@@ -50,7 +50,7 @@ def test_a_file_cut_at_any_byte_keeps_its_whole_commits_and_its_tail_aside() -> 
         disk = disk_with(WHOLE[:size])
         (done,) = recover_all(disk, DATA)
         whole = sum(end <= size for end in ends[1:])
-        tail = WHOLE[ends[whole] : size]
+        tail = WHOLE[ends[whole] : size].rstrip(b"\0")
         assert tree(disk) == {
             **(
                 {"segments/date=2026-01-02/hour=03/" + SEALED.name: sealed_bytes(COMMITS[:whole])}
@@ -77,16 +77,17 @@ def test_a_footer_of_which_any_part_was_not_written_costs_no_commit() -> None:
     for start in range(len(WHOLE), len(sealed)):
         for end in range(start + 1, len(sealed) + 1):
             found = walk(sealed[:start] + bytes(end - start) + sealed[end:])
-            assert (found.state, found.chain.end) in {("torn", len(WHOLE)), ("sealed", len(WHOLE))}
+            assert found.chain.end == len(WHOLE)
+            assert found.state in (("open", "torn") if start == len(WHOLE) else ("torn", "sealed"))
 
 
 @given(
     st.integers(1, 600),
-    st.sampled_from([b"\0", b"\xff", b"IGT1", b"\x28\xb5\x2f\xfd", b"IGFOOT1\n"]),
+    st.sampled_from([b"\xff", b"\0\xff", b"IGT1", b"\x28\xb5\x2f\xfd", b"IGFOOT1\n"]),
     st.booleans(),
 )
-def test_a_tail_of_garbage_or_zeros_is_moved_aside(size: int, filling: bytes, sealed: bool) -> None:
-    tail = (filling * size)[:size]
+def test_a_tail_of_garbage_is_moved_aside(size: int, filling: bytes, sealed: bool) -> None:
+    tail = filling * size
     disk = disk_with((sealed_bytes(COMMITS) if sealed else WHOLE) + tail)
     (done,) = recover_all(disk, DATA)
     assert (done.action, disk.read(SEALED)) == ("recovered", sealed_bytes(COMMITS))
@@ -100,7 +101,7 @@ def test_a_commit_torn_by_sectors_is_whole_or_moved_aside_but_never_damage(seed:
     disk.fail("fdatasync")
     with pytest.raises(Exception, match=r"fdatasync"):
         # Larger than a few sectors, and random so that it stays so when compressed.
-        segment.commit(Random(1).randbytes(3000).replace(b"\n", b"") + b"\n", 1, 0, 0, sync=True)
+        segment.commit(Random(1).randbytes(3000).replace(b"\n", b"") + b"\n", [""], 0, 0, sync=True)
     after = disk.crash(Random(seed))
     (done,) = recover_all(after, DATA)
     assert done.action == "recovered"
@@ -262,7 +263,7 @@ def test_a_footer_that_a_failed_sync_lost_is_written_again_elsewhere() -> None:
     disk = new_disk()
     segment = write(disk, DATA, COMMITS)
     disk.fail("fdatasync", lies=True)
-    disk.fail("truncate")
+    disk.fail("truncate", nth=2)
     with suppress(Exception):
         segment.seal()
     recover(disk, DATA, segment.abandon())

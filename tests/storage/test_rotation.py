@@ -9,8 +9,7 @@ from random import Random
 
 import pytest
 
-from ingestd.storage import flusher as flusher_module
-from ingestd.storage import packing
+from ingestd.storage import packing, rotation
 from ingestd.storage.segment import OPEN_SUFFIX, walk
 from tests.storage.running import PATIENCE_S, after_power_cut, sealed, started, stored
 from tests.storage.samples import DATA, batch, lines, new_disk, tree
@@ -95,7 +94,7 @@ class _StoppedClock(datetime):
 
 
 def test_a_name_used_before_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flusher_module, "datetime", _StoppedClock)
+    monkeypatch.setattr(rotation, "datetime", _StoppedClock)
     disk = new_disk()
     for start in range(3):
         running = started(disk)
@@ -106,7 +105,7 @@ def test_a_name_used_before_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_file_left_open_does_not_fail_a_commit_of_the_same_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flusher_module, "datetime", _StoppedClock)
+    monkeypatch.setattr(rotation, "datetime", _StoppedClock)
     disk = new_disk()
     killed = started(disk)
     killed.commit(batch(0))

@@ -102,7 +102,7 @@ def test_what_fails_to_the_end_is_whole_for_the_next_start(caplog: pytest.LogCap
 def test_a_finished_segment_whose_packed_form_is_sealed_already_is_not_quarantined() -> None:
     disk = new_disk()
     path, *_ = finish(disk, TINY)
-    packed = packing.pack(disk, path, 1)
+    packed = packing.pack(disk, path)
     assert packed is not None
     put(disk, SEALED, disk.read(packed))
     (done,) = recover_all(disk, DATA)

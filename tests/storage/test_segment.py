@@ -28,6 +28,7 @@ from tests.storage.samples import (
     NAME,
     OPEN,
     SEALED,
+    ids,
     lines,
     new_disk,
     open_bytes,
@@ -62,16 +63,23 @@ def test_the_bytes_are_laid_out_as_the_docstring_says() -> None:
         entries += struct.pack("<QIQI", at, events, first, after)
         digest.update(body)
         at, before, frames = trailer_at + 44, crc, frames + len(frame)
+    fingerprints = b"".join((crc32(b"%d" % n) & 0xFFFFFF).to_bytes(3, "little") for n in range(44))
+    packed = zstandard.ZstdCompressor(write_checksum=True).compress(b"")
+    payload = struct.pack("<III", 44, 0, len(packed)) + packed + fingerprints
+    size = len(payload) + 16
+    index = struct.pack("<II", 0x184D2A5F, size) + payload
+    index += struct.pack("<II8s", crc32(payload), size, b"IGINDX1\n")
     payload = entries + struct.pack("<IQQQ", 3, 44, len(CONTENT), frames) + digest.digest()
     size = len(payload) + 16
     assert data[at:] == (
-        struct.pack("<II", 0x184D2A5E, size)
+        index
+        + struct.pack("<II", 0x184D2A5E, size)
         + payload
         + struct.pack("<II8s", crc32(payload), size, b"IGFOOT1\n")
     )
 
 
-def test_a_sealed_segment_is_its_open_one_with_a_footer() -> None:
+def test_a_sealed_segment_is_its_open_one_with_index_and_footer() -> None:
     assert sealed_bytes(COMMITS).startswith(open_bytes(COMMITS))
     assert walk(sealed_bytes(COMMITS)).state == "sealed"
     assert walk(open_bytes(COMMITS)).state == "open"
@@ -172,8 +180,8 @@ def test_a_commit_of_another_segment_shows() -> None:
 def test_a_clock_set_far_forward_within_a_commit_is_no_error() -> None:
     disk = new_disk()
     segment = write(disk, DATA, [])
-    segment.commit(lines(2), 2, 0, 1 << 45, sync=True)
-    segment.commit(lines(2), 2, 1 << 45, 0, sync=True)
+    segment.commit(lines(2), ids(lines(2)), 0, 1 << 45, sync=True)
+    segment.commit(lines(2), ids(lines(2)), 1 << 45, 0, sync=True)
     found = walk(disk.read(segment.seal()))
     assert found.state == "sealed"
     assert [(c.first_ms, c.last_ms) for c in found.chain.commits] == [(0, 0xFFFF_FFFF), (1 << 45, 1 << 45)]
@@ -186,7 +194,7 @@ def test_a_failed_commit_leaves_the_chain_as_it_was() -> None:
         size, footer = segment.size, segment.chain.footer()
         disk.fail(call)
         with pytest.raises(StorageError):
-            segment.commit(lines(1), 1, 0, 0, sync=True)
+            segment.commit(lines(1), ["0"], 0, 0, sync=True)
         assert (segment.size, segment.chain.footer()) == (size, footer)
         assert disk.read(segment.abandon()) == open_bytes(COMMITS)
 

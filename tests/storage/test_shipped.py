@@ -6,6 +6,7 @@ import pytest
 
 from ingestd.errors import StorageError
 from ingestd.storage.retention import expired
+from ingestd.storage.segment import invalid_directory
 from ingestd.storage.shipped import Markers, mark
 from tests.storage.samples import DATA, put
 from tests.storage.test_retention import NOW, PATHS, stocked
@@ -93,3 +94,12 @@ def test_a_name_that_is_given_once_more_does_not_pass_for_delivered() -> None:
     put(disk, PATHS[0], bytes(100))
     disk.times[PATHS[0]] = NOW - 3600 * 5
     assert expired(disk, DATA, 1800, 0, NOW) == []
+
+
+def test_invalid_events_are_not_shipped_and_wait_for_nobody() -> None:
+    disk = stocked()
+    begun(disk)
+    aside = invalid_directory(DATA) / PATHS[0].relative_to(DATA)
+    put(disk, aside, bytes(100))
+    disk.times[aside] = NOW - 3600
+    assert expired(disk, DATA, 1800, 0, NOW) == [aside]

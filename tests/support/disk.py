@@ -47,6 +47,8 @@ class FaultyDisk(Faults, Disk):
         self._has_dsync = has_dsync
         self._copies = Copies(root, is_journaled=not has_links)
         self._open: dict[int, tuple[Path, File]] = {}
+        self._positions: dict[int, int] = {}
+        """Where the next write to a descriptor goes."""
         self._held: set[Path] = set()
         self._next_fd = 1000
 
@@ -107,24 +109,31 @@ class FaultyDisk(Faults, Disk):
         self._open[self._next_fd] = path, file
         return self._next_fd
 
-    def _append(self, fd: int, data: bytes | memoryview) -> int:
+    def _write(self, fd: int, data: bytes | memoryview, offset: int | None) -> int:
         path, file = self._handle(fd, "write", f"{len(data)} bytes")
         try:
             fault = self._due("write", path)
         except PowerCut:
             if self.cut_rng is not None:
-                file.seen += bytes(data[: part(len(data), self.cut_rng)])
+                self._put(fd, file, bytes(data[: part(len(data), self.cut_rng)]), offset)
                 self.cut_rng = None
             raise
         done = len(data) if fault is None else fault.part(len(data))
-        file.seen += bytes(data[:done])
+        self._put(fd, file, bytes(data[:done]), offset)
         file.written = self.clock()
         if fault is not None and fault.error:
             raise _fallen(file, fault)
         return done
 
-    def _append_synced(self, fd: int, data: bytes) -> int:
-        done = self._append(fd, data)
+    def _put(self, fd: int, file: File, data: bytes, offset: int | None) -> None:
+        at = self._positions.get(fd, 0) if offset is None else offset
+        end = at + len(data)
+        if offset is None:
+            self._positions[fd] = end
+        file.seen = file.seen[:at].ljust(at, b"\0") + data + file.seen[end:]
+
+    def _write_synced(self, fd: int, data: bytes, offset: int) -> int:
+        done = self._write(fd, data, offset)
         self._sync(fd)
         return done
 

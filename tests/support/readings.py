@@ -5,28 +5,29 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from unittest import mock
 
 import h11
+import zstandard
 
 from ingestd.errors import Rejection
-from ingestd.events import MANY
+from ingestd.forms import ONE
 from ingestd.http import requests
 from ingestd.http.calls import Call, Routes
+from ingestd.http.cors import Cors
 from ingestd.http.guards import Head
 from ingestd.http.lifecycle import READING
 from ingestd.http.protocol import Connection
 from tests.support.requests import encoded, event
 from tests.support.wire import CONTINUE, Site, Wire
 
-GZIP: Final = frozenset((b"gzip", b"x-gzip"))
 HEAD_BYTES_MAX: Final = 1 << 20
 """h11's own limit, out of the way: the sizes that ingestd allows are tested elsewhere."""
-BAD_GZIP: Final = b"(gzip that cannot be inflated)"
+BAD_BODY: Final = b"(what cannot be decompressed)"
 _STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
@@ -58,14 +59,14 @@ class _Call(Call):
 
     __slots__ = ("head",)
 
-    def __init__(self, head: Head, routes: Routes, *, keep_alive: bool) -> None:
-        super().__init__(head, routes, keep_alive=keep_alive)
+    def __init__(self, head: Head, routes: Routes, cors: Cors, *, keep_alive: bool) -> None:
+        super().__init__(head, routes, cors, keep_alive=keep_alive)
         self.head = head
 
 
 def _sound(call: Call, body: bytes | bytearray | Rejection) -> bytes:
     """A body that is taken, no smaller than this one: what is no event must not end what is compared."""
-    events = event() if call.form is not MANY else [event()]
+    events = event() if call.form is ONE else [event()]
     return encoded(events).ljust(0 if isinstance(body, Rejection) else len(body))
 
 
@@ -79,7 +80,7 @@ def _noted(reading: Reading, fed: list[int]) -> Iterator[None]:
 
     def note(call: Call, body: bytes | bytearray | Rejection) -> None:
         assert isinstance(call, _Call)
-        plain = BAD_GZIP if isinstance(body, Rejection) else bytes(body)
+        plain = BAD_BODY if isinstance(body, Rejection) else bytes(body)
         reading.requests.append(Read(call.head.method, call.head.target, plain))
         reading.keeps.append(call.keep_alive)
         reading.ends.append(sum(fed))
@@ -172,13 +173,42 @@ def _first(raw: bytes) -> tuple[Read, int, bool] | None:
 
 
 def _plain(head: h11.Request, body: bytes) -> bytes:
-    """The body inflated by the standard library; empty for a call that has none."""
+    """The body, undone by other means than ours; empty for a call that has none."""
     if head.method != b"POST":
         return b""
-    if not any(name == b"content-encoding" and value.lower() in GZIP for name, value in head.headers):
+    named = [value.lower() for name, value in head.headers if name == b"content-encoding"]
+    undo = UNDO.get(named[0]) if named else None
+    if undo is None:
         return body
     try:
-        # Of nothing the standard library makes nothing; RFC 1952 §2.2 asks for a member.
-        return gzip.decompress(body) if body else BAD_GZIP
-    except (OSError, EOFError, zlib.error):
-        return BAD_GZIP
+        # Of nothing some make nothing; gzip asks for a member (RFC 1952 §2.2), zstd for a frame.
+        return undo(body) if body else BAD_BODY
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError):
+        return BAD_BODY
+
+
+def _inflated(body: bytes) -> bytes:
+    stream = zlib.decompressobj(15 if body[0] & 15 == 8 else -15)
+    plain = stream.decompress(body)
+    if not stream.eof or stream.unused_data:
+        raise EOFError
+    return plain
+
+
+def _unzstd(body: bytes) -> bytes:
+    plain = b""
+    while body:
+        frame = zstandard.ZstdDecompressor(max_window_size=8 << 20).decompressobj()
+        plain += frame.decompress(body)
+        if not frame.eof:
+            raise EOFError
+        body = frame.unused_data
+    return plain
+
+
+UNDO: Final[dict[bytes, Callable[[bytes], bytes]]] = {
+    b"gzip": gzip.decompress,
+    b"x-gzip": gzip.decompress,
+    b"deflate": _inflated,
+    b"zstd": _unzstd,
+}

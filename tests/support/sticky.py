@@ -16,10 +16,10 @@ from ingestd.storage.disk import Disk
 _write_through = Disk.write_through
 
 
-def _sticky(self: Disk, fd: int, data: bytes) -> None:
+def _sticky(self: Disk, fd: int, data: bytes, offset: int) -> None:
     while Path("stuck").exists():
         time.sleep(0.01)
-    _write_through(self, fd, data)
+    _write_through(self, fd, data, offset)
 
 
 if __name__ == "__main__":

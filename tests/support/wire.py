@@ -31,15 +31,16 @@ from tests.support.requests import SECRET, cut, encoded, event, post
 from tests.support.transport import MockTransport
 
 SOURCE: Final = "web"
+RECEIPT: Final = "20260102T030405.678Z-node-w0-000001:17"
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _READ_BYTES: Final = 256 * 1024
 
 
-def key(secret: str = SECRET, name: str = SOURCE, **limits: float) -> Key:
+def key(secret: str = SECRET, name: str = SOURCE, *, public: bool = False, **limits: float) -> Key:
     """The kept half of an API key."""
     digest = hashlib.sha256(secret.encode()).hexdigest()
-    return Key(name=name, sha256=digest, created=datetime(2025, 1, 1, tzinfo=UTC), **limits)
+    return Key(name=name, sha256=digest, created=datetime(2025, 1, 1, tzinfo=UTC), public=public, **limits)
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ class Site:
             not_ready=not_ready,
             limits=None if shared is None else RateLimits(shared, worker, 2, lambda: self.now),
         )
+        self.receipt = RECEIPT
+        """Of the commits; always the same unless a test says otherwise, so that answers can be compared."""
         self.lines: list[bytes] = []
         """The lines committed so far, in order."""
         self.wires: list[Wire] = []
@@ -147,7 +150,7 @@ class Site:
                 assert batch.lines.endswith(b"\n")
                 self.lines += batch.lines[:-1].split(b"\n")
             assert batch.ack is not None
-            batch.ack(error)
+            batch.ack(error, self.receipt if error is None else "")
         self.settle()
 
     def commit(self, error: StorageError | None = None, *, bytes_max: int = 1 << 30) -> None:

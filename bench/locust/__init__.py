@@ -1,0 +1,1 @@
+"""Realistic mixes of clients, for Locust."""

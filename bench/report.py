@@ -1,0 +1,100 @@
+"""docs/benchmarks.md, its plots and README.md's prices of the ack levels, made of a file of results.
+
+No figure in them is typed by hand. The plots need matplotlib (extra `bench`) and are drawn only when
+the results have changed: each bears the digest of those it shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Final
+
+from bench import results, tables, targets
+from bench.contenders import ROOT
+from bench.view import View
+
+RESULTS: Final = ROOT / "bench" / "results.json"
+PAGE: Final = ROOT / "docs" / "benchmarks.md"
+TEMPLATE: Final = ROOT / "bench" / "page.md"
+README: Final = ROOT / "README.md"
+PLOTS: Final = {name: PAGE.with_name(f"benchmarks-{name}.svg") for name in ("throughput", "cpu", "latency")}
+_BEGIN: Final = "<!-- measured prices: made by `python -m bench report` from bench/results.json -->"
+_END: Final = "<!-- end of measured prices -->"
+
+
+def write(measured: Path, *, check: bool) -> int:
+    """Make all of `measured`, which becomes bench/results.json; returns the exit status.
+
+    With `check` nothing is written, and the status is 1 if something would change.
+    """
+    made = results.load(measured)
+    if made.format != results.FORMAT:
+        print(f"{measured} has format {made.format}, not {results.FORMAT}")
+        return 1
+    view, digest = View(made), hashlib.sha256(measured.read_bytes()).hexdigest()[:16]
+    texts = {PAGE: page(view), README: _readme(README.read_text(), view)}
+    stale = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
+    undrawn = [path for path in PLOTS.values() if not path.exists() or digest not in path.read_text()]
+    if check:
+        for path in stale + undrawn:
+            print(
+                f"{path.relative_to(ROOT)} is not what bench/results.json makes: run `python -m bench report`"
+            )
+        return 1 if stale or undrawn else 0
+    if measured.resolve() != RESULTS:
+        shutil.copyfile(measured, RESULTS)
+    for path, text in texts.items():
+        path.write_text(text)
+    if undrawn:
+        # matplotlib is no part of a development environment that draws nothing.
+        from bench import plots
+
+        plots.draw(view, PLOTS, digest)
+    return 0
+
+
+def _readme(text: str, view: View) -> str:
+    before, _, rest = text.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    assert after, f"README.md has no {_BEGIN} … {_END}"
+    machine = view.results.machine
+    made = "\n".join(
+        [
+            "What each level costs: one worker on one core, one event a request.",
+            "",
+            *tables.acks(view),
+            "",
+            f"Measured {view.results.started}: {machine.cpu}, {machine.cores} cores, {machine.file_system}.",
+            "[docs/benchmarks.md](docs/benchmarks.md) has the rest, and what others cost.",
+        ]
+    )
+    return f"{before}{_BEGIN}\n\n{made}\n\n{_END}{after}"
+
+
+def page(view: View) -> str:
+    """docs/benchmarks.md: bench/page.md with its places filled."""
+    made = view.results
+    rounds = "1 round" if made.rounds == 1 else f"{made.rounds} rounds"
+    places = {
+        "when": [f"Measured {made.started}, commit {made.commit}, {rounds}"],
+        "connections": [str(max((one.connections for one in made.latency), default=0))],
+        "targets": targets.table(view),
+        "cpu": tables.cpu(view),
+        "throughput": tables.throughput(view),
+        "latency": tables.latency(view),
+        "halves": tables.halves(view),
+        "disk": tables.disk(view),
+        "memory": tables.memory(view),
+        "stored": tables.stored(view),
+        "sealed": tables.sealed(view),
+        "contenders": tables.contenders(view),
+        "troubles": tables.troubles(view),
+        "machine": tables.machine(view),
+        "commands": tables.commands(view),
+    }
+    text = TEMPLATE.read_text()
+    for name, lines in places.items():
+        text = text.replace(f"{{{{{name}}}}}", "\n".join(lines))
+    return text
