@@ -18,6 +18,8 @@ BENCH_OPTIONS ?=
 # Where `make install` puts the service, and what stands before each path while a package or an image is made.
 PREFIX ?= /opt/ingestd
 DESTDIR ?=
+# More for the service: `ship` delivers to object storage.
+EXTRAS ?=
 
 .PHONY: help serve test test-systemd check nightly lint types docs bench bench-quick fuzz install uninstall clean
 
@@ -83,7 +85,7 @@ fuzz: .venv/fuzz.stamp
 		-seed=$(FUZZ_SEED) -max_len=4096 -artifact_prefix=fuzz/findings/ -verbosity=0 -print_final_stats=1
 
 install:
-	@PYTHON='$(PYTHON)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' systemd/install
+	@PYTHON='$(PYTHON)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' EXTRAS='$(EXTRAS)' systemd/install
 
 uninstall:
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' systemd/uninstall

@@ -6,9 +6,11 @@ The names and the help texts are those of the code, so the page and the server c
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from marked import rewrite
+from prometheus_client.core import Metric
 
 from ingestd.config import Settings
 from ingestd.service import scoreboard, tallies
@@ -17,8 +19,14 @@ from ingestd.service.reporter import ANSWERS, KEY_EVENTS
 from ingestd.service.scoreboard import WORKER_FIELDS
 from ingestd.service.standing import Standing
 from ingestd.service.tallies import Tallies
+from ingestd.ship import collector as shipping
+from ingestd.ship.destination import Template
+from ingestd.ship.shipper import Shipper
+from ingestd.storage.disk import Disk
+from ingestd.storage.shipped import Markers
 
 PAGE = Path(__file__).with_name("metrics.md")
+SHIPPING = Path(__file__).with_name("shipping.md")
 
 
 def table() -> str:
@@ -30,8 +38,23 @@ def table() -> str:
     seen = Tallies(memory.region(tallies.REGION, 0), 0)
     seen.put((ANSWERS, "/v1/track", 400, "invalid_event"), 1)
     seen.put((KEY_EVENTS, "default"), 1)
+    return _rows(Collector(Settings(), memory, standing).collect())
+
+
+def ship_table() -> str:
+    """The same of a shipper."""
+
+    async def deliver(*_: object) -> bool:
+        return True
+
+    disk, nowhere, template = Disk(), Path(), Template(Settings().ship_key)
+    shipper = Shipper(disk, nowhere, deliver, template, Markers(disk, nowhere, ""), 0)
+    return _rows(shipping.Collector(shipper).collect())
+
+
+def _rows(families: Iterable[Metric]) -> str:
     rows = ["| name | labels | kind | meaning |", "|--|--|--|--|"]
-    for family in Collector(Settings(), memory, standing).collect():
+    for family in families:
         name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
         labels = dict.fromkeys(label for sample in family.samples for label in sample.labels if label != "le")
         kind = "gauge" if family.type == "info" else family.type
@@ -42,8 +65,11 @@ def table() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Rewrite the page between the markers; with `--check`, exit 1 if that would change it."""
-    return rewrite(PAGE, "metrics", "ingestd/service", table(), arguments)
+    """Rewrite the pages between the markers; with `--check`, exit 1 if that would change one."""
+    return max(
+        rewrite(PAGE, "metrics", "ingestd/service", table(), arguments),
+        rewrite(SHIPPING, "metrics", "ingestd/ship/collector.py", ship_table(), arguments),
+    )
 
 
 if __name__ == "__main__":

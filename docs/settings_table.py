@@ -16,11 +16,13 @@ from ingestd import config
 ROOT = Path(__file__).parents[1]
 
 
-def table() -> str:
-    """The table, a row for each field in the order of the struct."""
+def table(prefix: str = "") -> str:
+    """The table, a row for each field in the order of the struct, of those that begin so."""
     defaults = config.Settings()
     rows = ["| setting | default | meaning |", "|--|--|--|"]
     for name, text in _docstrings().items():
+        if not name.startswith(prefix):
+            continue
         rows.append(f"| `{name}` | `{_shown(getattr(defaults, name))}` | {' '.join(text.split())} |")
     return "\n".join(rows)
 
@@ -44,8 +46,11 @@ def _docstrings() -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Rewrite README.md between the markers; with `--check`, exit 1 if that would change it."""
-    return rewrite(ROOT / "README.md", "settings", "ingestd/config.py", table(), arguments)
+    """Rewrite README.md and docs/shipping.md; with `--check`, exit 1 if that would change one."""
+    pages = {ROOT / "README.md": table(), ROOT / "docs" / "shipping.md": table("ship_")}
+    return max(
+        rewrite(page, "settings", "ingestd/config.py", made, arguments) for page, made in pages.items()
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The commands: serve, key, cat, find, verify.
+"""The commands: serve, key, cat, find, verify, ship.
 
 Exit 0 if all is well, 1 if something is wrong, 2 for usage; `find` has more.
 """
@@ -44,6 +44,14 @@ for each problem and each note, and one for the sum. A terminal sees the progres
   invalid                            the same of the events that were set aside (ingestd cat --quarantine)
 
 Exit status 0: all that is stored is whole; 1: what is not has been printed; 2: no data directory."""
+
+_SHIP_HELP = """\
+Delivers each sealed segment to object storage, once, and marks it in DIR/shipped. It goes on until it
+is stopped, or with --once until what is sealed now is delivered. A server on the same directory then
+deletes, as its retention says, only what is delivered. Credentials come from the environment
+(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL, …).
+
+Exit status 0: with --once, all is confirmed, else it was stopped; 1: not all is; 2: usage."""
 
 _OUTPUT_BYTES = 1024 * 1024
 """Written at once; a pipe or a disk takes a megabyte as gladly as a line."""
@@ -106,7 +114,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("data_dir", type=Path, metavar="DIR")
     verify.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
+    _add_ship_command(commands)
     return parser
+
+
+def _add_ship_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    ship = commands.add_parser(
+        "ship",
+        help="deliver sealed segments to object storage",
+        description=_SHIP_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    ship.add_argument("--data-dir", metavar="DIR", help="the server's data directory (./data)")
+    ship.add_argument("--to", metavar="URL", help="s3://BUCKET/PREFIX, gs://…, az://… or file:///FOLDER")
+    ship.add_argument("--once", action="store_true", help="deliver what is sealed now, and end")
+    ship.add_argument("--admin", metavar="ADDRESS", help="HOST:PORT or unix:PATH of its own /metrics (none)")
+    ship.add_argument("--config", type=Path, metavar="FILE", help="the server's settings: data_dir, ship_…")
 
 
 def _add_key_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -155,7 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     args = _parser().parse_args(argv)
     logs.begin()
-    command = {"serve": _serve, "key": _key, "cat": _cat, "find": _find, "verify": _verify}[args.command]
+    commands = {"serve": _serve, "key": _key, "cat": _cat, "find": _find, "verify": _verify, "ship": _ship}
+    command = commands[args.command]
     try:
         status = command(args)
         sys.stdout.flush()
@@ -287,6 +311,16 @@ def _require_data(data_dir: Path) -> None:
     if not data_dir.is_dir():
         raise UsageError(f"{data_dir}: no such directory")
     _require_segments(data_dir)
+
+
+def _ship(args: argparse.Namespace) -> int:
+    # It brings obstore, and what it listens with; no other command needs them.
+    from ingestd.ship import process
+
+    args.ship_to, args.ship_admin = args.to, args.admin
+    settings = _settings(args, "data_dir", "ship_to", "ship_admin", config_file=args.config)
+    _require_segments(Path(settings.data_dir))
+    return process.ship(settings, is_once=args.once)
 
 
 def _require_segments(data_dir: Path) -> None:

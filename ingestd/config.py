@@ -128,6 +128,19 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Networks, parted by commas, and 'unix' for unix sockets: whom a proxy from there names in
     X-Forwarded-For, or in Forwarded, is logged as the peer."""
 
+    ship_to: str = ""
+    """Where `ingestd ship` delivers sealed segments: s3://BUCKET/PREFIX, gs://…, az://…, file:///FOLDER.
+    Credentials come from the environment, never from here."""
+    ship_key: str = "date={date}/hour={hour}/{name}-{sha256}.ndjson.zst"
+    """An object's name below that; {node} is another word for it. {name} and {sha256}, of the content, must
+    be in it, so that it can stand for one segment only."""
+    ship_bytes_per_s: Annotated[int, Meta(ge=0)] = 0
+    """What `ingestd ship` sends on average; 0: no limit."""
+    ship_timeout_s: Seconds = 60.0
+    """How long the store may take for a request, and once more for each 8 MiB that it is sent."""
+    ship_admin: str = ""
+    """HOST:PORT or unix:PATH of the shipper's own /metrics, /healthz and /readyz; empty: there is none."""
+
 
 _FIELDS: dict[str, Any] = get_type_hints(Settings, include_extras=True)
 

@@ -12,8 +12,9 @@ from typing import Final
 
 import msgspec
 
+from ingestd.config import Settings
 from ingestd.errors import not_ready
-from ingestd.http.calls import OK, Page, page
+from ingestd.http.calls import OK, Page, Routes, page
 from ingestd.http.hub import Hub
 from ingestd.keys import Keyring
 from ingestd.ring import Ring
@@ -28,6 +29,27 @@ _CONNECTIONS_MAX: Final = 64
 _INFLIGHT_BYTES_MAX: Final = 1024 * 1024
 
 
+def hub(settings: Settings, loop: AbstractEventLoop, routes: Routes) -> Hub:
+    """The hub of a listener that takes no events and shows these pages."""
+    settings = msgspec.structs.replace(
+        settings,
+        connections_max=_CONNECTIONS_MAX,
+        inflight_bytes_max=_INFLIGHT_BYTES_MAX,
+        request_log=False,
+        cors_origins="",
+    )
+    return Hub(
+        settings,
+        Keyring(),
+        Ring(1, 1),
+        clock=loop.time,
+        defer=loop.call_soon,
+        drain_bytes_per_s=lambda: 0.0,
+        not_ready=lambda: "",
+        routes=routes,
+    )
+
+
 class Admin:
     """What is shown."""
 
@@ -39,27 +61,12 @@ class Admin:
 
     def hub(self, loop: AbstractEventLoop) -> Hub:
         """The hub of its connections."""
-        settings = msgspec.structs.replace(
-            self._brief.settings,
-            connections_max=_CONNECTIONS_MAX,
-            inflight_bytes_max=_INFLIGHT_BYTES_MAX,
-            request_log=False,
-            cors_origins="",
-        )
-        return Hub(
-            settings,
-            Keyring(),
-            Ring(1, 1),
-            clock=loop.time,
-            defer=loop.call_soon,
-            drain_bytes_per_s=lambda: 0.0,
-            not_ready=lambda: "",
-            routes={
-                b"/metrics": page(self._metrics),
-                b"/healthz": page(lambda: OK),
-                b"/readyz": page(self._ready),
-            },
-        )
+        routes: Routes = {
+            b"/metrics": page(self._metrics),
+            b"/healthz": page(lambda: OK),
+            b"/readyz": page(self._ready),
+        }
+        return hub(self._brief.settings, loop, routes)
 
     def _metrics(self) -> Page:
         # The others are up to a tick behind; this one need not be.

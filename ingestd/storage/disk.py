@@ -180,6 +180,15 @@ class Disk:
             finally:
                 os.close(fd)
 
+    def sync_file(self, path: Path) -> None:
+        """Make what others have written to a file durable."""
+        with _naming("fsync", path):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
     def read(self, path: Path, offset: int = 0, size: int = -1) -> bytes:
         """The file's bytes from `offset` on, `size` of them if there are so many; -1: to its end."""
         with _naming("read", path), path.open("rb") as f:

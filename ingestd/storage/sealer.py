@@ -73,6 +73,8 @@ class Sealer:
         self._waiting: list[_File] = []
         """What the disk has refused."""
         self._expires_at = 0.0
+        self._waits_for: set[str] = set()
+        """Destinations that segments are kept for, though they are due to go."""
         self._thread = threading.Thread(target=self._run, name="sealer", daemon=True)
 
     @property
@@ -174,10 +176,14 @@ class Sealer:
             log.error("cannot look after room: %s", as_storage_error(e))
 
     def _expire(self) -> None:
-        settings = self._settings
+        settings, kept = self._settings, set[str]()
         for path in retention.expired(
-            self._disk, Path(settings.data_dir), settings.retain_age_s, settings.retain_bytes, time.time()
+            *(self._disk, Path(settings.data_dir), settings.retain_age_s, settings.retain_bytes, time.time()),
+            lambda _, destination: kept.add(destination),
         ):
             retention.delete(self._disk, path)
             self.segments_expired += 1
             log.info("expired: %s", path.name)
+        for destination in kept - self._waits_for:
+            log.warning("segments that are due to go stay until they are delivered: shipped/%s", destination)
+        self._waits_for = kept

@@ -71,6 +71,8 @@ def follow_the_page(machine: Container) -> None:
             assert "ingestd_worker_ready" in output
         elif "verify" in block:
             assert "1 events, 0 problems" in output
+        elif "ingestd-ship" in block:
+            assert "ActiveState=active" in output
 
 
 def restarts(machine: Container) -> int:
@@ -95,10 +97,11 @@ def set_watchdog(machine: Container, seconds: int) -> None:
 
 
 def test_the_units_are_clean_and_closed_where_they_are_installed(machine: Container) -> None:
-    assert machine.run("systemd-analyze verify ingestd.service ingestd.socket 2>&1") == ""
-    score = re.search(r"exposure level .*: ([\d.]+)", machine.run("systemd-analyze security ingestd.service"))
-    assert score is not None
-    assert float(score[1]) <= 1.5
+    assert machine.run("systemd-analyze verify ingestd{,-ship}.service ingestd.socket 2>&1") == ""
+    for unit in ("ingestd.service", "ingestd-ship.service"):
+        score = re.search(r"exposure level .*: ([\d.]+)", machine.run(f"systemd-analyze security {unit}"))
+        assert score is not None
+        assert float(score[1]) <= 1.5
 
 
 def test_the_service_is_confined_and_its_flusher_may_still_be_modest(machine: Container) -> None:
@@ -110,6 +113,19 @@ def test_the_service_is_confined_and_its_flusher_may_still_be_modest(machine: Co
     for pid in workers(machine):
         assert "SCHED_BATCH" in machine.run(f"chrt --all-tasks --pid {pid}")
     assert machine.run("stat --format '%U %a' /var/lib/ingestd").split() == ["ingestd", "750"]
+
+
+def test_the_shipper_delivers_from_within_its_sandbox_and_can_write_nowhere_else(machine: Container) -> None:
+    with Senders(machine) as senders:
+        senders.wait_for(10)
+    machine.run("systemctl kill --kill-whom=main --signal=SIGUSR1 ingestd")
+    segments = "ls /var/lib/ingestd/segments/*/*/ | grep -c zst"
+    objects = "ls /srv/events/*/*/ | grep -c zst || true"
+    wait_until(lambda: machine.run(segments) == machine.run(objects) != "0\n", "all is delivered", 60)
+    pid = machine.property("MainPID", "ingestd-ship.service")
+    inside = f"nsenter --target {pid} --mount --setuid $(id -u ingestd) touch"
+    assert "Read-only file system" in machine.run(f"{inside} /var/lib/ingestd/segments/x 2>&1 || true")
+    machine.run(f"{inside} /var/lib/ingestd/shipped/x; rm /var/lib/ingestd/shipped/x")
 
 
 def test_a_reload_takes_up_a_key_and_lets_one_go(machine: Container) -> None:

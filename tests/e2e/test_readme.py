@@ -141,7 +141,18 @@ PAGES = [
     "CONTRIBUTING.md",
     *(
         f"docs/{name}.md"
-        for name in ("architecture", "clients", "connection", "keys", "operations", "security")
+        for name in (
+            *(
+                "architecture",
+                "clients",
+                "connection",
+                "keys",
+                "operations",
+                "reading",
+                "security",
+                "shipping",
+            ),
+        )
     ),
 ]
 

@@ -13,6 +13,7 @@ import pytest
 
 from ingestd.config import Settings
 from ingestd.service import listeners, supervisor
+from ingestd.ship import process
 from tests.support.server import clean_environ
 from tests.support.tools import tool
 
@@ -65,6 +66,7 @@ def test_every_file_has_its_place_and_none_knows_where_it_was_made(installed: Pa
         "etc/ingestd/ingestd.toml",
         "usr/local/bin/ingestd",
         f"{UNITS}/ingestd.service",
+        f"{UNITS}/ingestd-ship.service",
         f"{UNITS}/ingestd.socket",
         "usr/local/lib/sysusers.d/ingestd.conf",
         "usr/local/lib/tmpfiles.d/ingestd.conf",
@@ -92,7 +94,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(installed: Path, tmp_path: P
     for path in (installed / UNITS).iterdir():
         (tmp_path / path.name).write_text(path.read_text().replace("/opt/", f"{installed}/opt/"))
     done = subprocess.run(
-        [tool("systemd-analyze"), "verify", "ingestd.service", "ingestd.socket"],
+        [tool("systemd-analyze"), "verify", "ingestd.service", "ingestd.socket", "ingestd-ship.service"],
         # The colon adds the system's own units.
         env=clean_environ({"SYSTEMD_UNIT_PATH": f"{tmp_path}:"}),
         capture_output=True,
@@ -102,20 +104,21 @@ def test_systemd_finds_nothing_wrong_with_the_units(installed: Path, tmp_path: P
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_service_is_exposed_as_little_as_was_asked(installed: Path) -> None:
+@pytest.mark.parametrize("unit", ["ingestd.service", "ingestd-ship.service"])
+def test_a_service_is_exposed_as_little_as_was_asked(installed: Path, unit: str) -> None:
     done = subprocess.run(
         [
             tool("systemd-analyze"),
             "security",
             "--offline=true",
             "--no-pager",
-            installed / UNITS / "ingestd.service",
+            installed / UNITS / unit,
         ],
         capture_output=True,
         text=True,
         check=False,
     )
-    match = re.search(r"Overall exposure level for ingestd.service: ([\d.]+)", done.stdout)
+    match = re.search(rf"Overall exposure level for {unit}: ([\d.]+)", done.stdout)
     assert match is not None, done.stdout + done.stderr
     assert float(match[1]) <= EXPOSURE_MAX
 
@@ -153,4 +156,5 @@ def test_the_figures_of_the_units_fit_those_of_the_code() -> None:
     assert value("ingestd.service", "TimeoutStartSec") == f"{supervisor._START_S / 60:.0f}min"
     assert int(value("ingestd.service", "LimitNOFILE")) > 2 * defaults.connections_max
     assert int(value("ingestd.socket", "Backlog")) == listeners.BACKLOG
+    assert int(value("ingestd-ship.service", "TimeoutStopSec")) > 2 * process._STOP_S
     assert set(values("ingestd.socket", "ListenStream")) == {defaults.listen}

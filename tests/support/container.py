@@ -49,7 +49,7 @@ def make_tree(target: Path, packages: Sequence[str]) -> None:
 def make_wheels(target: Path, clone: Path) -> None:
     """All that pip will ask for in the container. Its Python must be of the version that runs the tests."""
     wheel = (sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", target)
-    _checked(*wheel, clone, "setuptools>=68", "wheel")
+    _checked(*wheel, f"{clone}[ship]", "setuptools>=68", "wheel")
     # It is to build this one itself.
     for built in target.glob("ingestd-*"):
         built.unlink()

@@ -1,0 +1,132 @@
+"""`ingestd ship` as a process: what it is told by settings and signals, and how it tells how it is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import uvloop
+
+from ingestd.config import Settings
+from ingestd.progress import Progress
+from ingestd.service import listeners, logs
+from ingestd.service.systemd import Notifier
+from ingestd.ship.destination import Destination, Template, destination
+from ingestd.ship.pace import Pace
+from ingestd.ship.shipper import Shipper
+from ingestd.ship.store import Store, at_once_bytes_max
+from ingestd.storage.disk import Disk
+from ingestd.storage.shipped import Markers
+
+log = logging.getLogger("ingestd.ship")
+
+_TICK_S: Final = 0.25
+_STOP_S: Final = 5.0
+"""At a stop: how long what is on its way may take to arrive. What does not is sent again."""
+
+
+def ship(settings: Settings, *, is_once: bool) -> int:
+    """Run until SIGTERM or SIGINT, or until what is sealed now is delivered; returns the exit status.
+
+    Raises UsageError, StorageError.
+    """
+    logs.begin(settings)
+    place = destination(settings.ship_to, os.environ)
+    template = Template(settings.ship_key)
+    admin = listeners.open_admin(msgspec.structs.replace(settings, admin=settings.ship_admin))
+    try:
+        return uvloop.run(_Process(settings, place, template, is_once=is_once).run(admin))
+    finally:
+        for listener in admin:
+            listener.close()
+
+
+class _Process:
+    def __init__(self, settings: Settings, place: Destination, template: Template, *, is_once: bool) -> None:
+        self._settings = settings
+        self._place = place
+        self._template = template
+        self._is_once = is_once
+        self._progress = Progress(sys.stderr)
+        self._notifier = Notifier(os.environ)
+
+    async def run(self, admin: list[listeners.Listener]) -> int:
+        """Deliver until there is nothing more to do, or a signal comes; returns the exit status."""
+        loop, settings, disk = asyncio.get_running_loop(), self._settings, Disk()
+        data_dir = Path(settings.data_dir)
+        store = Store(self._place, Pace(settings.ship_bytes_per_s, loop.time), settings.ship_timeout_s)
+        self._shipper = shipper = Shipper(
+            disk,
+            data_dir,
+            store.deliver,
+            self._template,
+            Markers(disk, data_dir, self._place.label),
+            at_once_bytes_max(settings.ship_bytes_per_s),
+            say=self._say,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        shipper.begin(str(self._place))
+        self._say(logging.INFO, "delivers what is sealed in %s to %s", data_dir.resolve(), self._place)
+        ticking = asyncio.create_task(self._tick(admin))
+        work = asyncio.create_task(shipper.run_once() if self._is_once else shipper.run())
+        stopping = asyncio.create_task(shipper.stopping.wait())
+        await asyncio.wait((work, stopping, ticking), return_when=asyncio.FIRST_COMPLETED)
+        shipper.stopping.set()
+        await asyncio.wait((work,), timeout=_STOP_S)
+        for task in (work, stopping, ticking):
+            task.cancel()
+        ended = await asyncio.gather(work, ticking, stopping, return_exceptions=True)
+        self._progress.clear()
+        for result in ended:
+            # A bug, or what the disk has refused at the only look.
+            if isinstance(result, Exception):
+                raise result
+        return self._settle()
+
+    def _settle(self) -> int:
+        shipper, tally = self._shipper, self._shipper.tally
+        log.info(
+            "stopped: %d segments delivered (%d were there already), %d bytes; behind: %d segments, %d bytes",
+            *(tally.segments_delivered, tally.segments_found, tally.bytes_delivered),
+            *(len(shipper.behind), shipper.bytes_behind),
+        )
+        return int(self._is_once and bool(shipper.behind or tally.segments_gone))
+
+    def _stop(self, number: int) -> None:
+        if not self._shipper.stopping.is_set():
+            self._say(logging.INFO, "%s: stopping", signal.Signals(number).name)
+            self._notifier.stopping()
+            self._shipper.stopping.set()
+
+    def _say(self, level: int, text: str, *arguments: object) -> None:
+        if log.isEnabledFor(level):
+            self._progress.clear()
+            log.log(level, text, *arguments)
+
+    async def _tick(self, admin: list[listeners.Listener]) -> None:
+        """Show how it is, to the terminal, to systemd, and to whoever asks."""
+        shipper, shown = self._shipper, None
+        if admin:
+            # The door for requests, and prometheus-client, are for those who ask for them.
+            from ingestd.ship.admin import Admin
+
+            shown = await Admin.serve(self._settings, shipper, admin)
+        self._notifier.ready()
+        while True:
+            done, behind = shipper.tally.bytes_delivered, shipper.bytes_behind
+            if behind:
+                self._progress(done, done + behind)
+            else:
+                self._progress.clear()
+            told = shipper.problem or f"to {self._place}"
+            self._notifier.status(f"{len(shipper.behind)} segments behind: {told}")
+            await asyncio.sleep(_TICK_S)
+            if shown is not None:
+                shown.tick()

@@ -1,0 +1,84 @@
+"""What has been delivered where: durable markers, which the shipper makes and retention heeds.
+
+    DATA/shipped/<destination>/destination    where `ingestd ship` delivers to, from its first start on
+    DATA/shipped/<destination>/<mark>.json    that sealed segment is there: the destination has said so
+
+A mark is a segment's name, its size and when it was written: a machine without a clock battery
+boots into the same time again and again, and gives a name once more when the segment that had it
+is deleted. What such a one holds must not pass for delivered.
+
+A destination may be away for days, so retention deletes only what every destination has. Whoever
+stops shipping to one removes its directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from ingestd.storage.disk import TEMPORARY_PATTERN, Disk
+from ingestd.storage.segment import SUFFIX
+
+_DESTINATION: Final = "destination"
+_MARKER_SUFFIX: Final = ".json"
+
+
+def _directory(data_dir: Path) -> Path:
+    return data_dir / "shipped"
+
+
+def mark(path: Path, size: int, written: float) -> str:
+    """What tells this file from any other that has had its name."""
+    return f"{path.name.removesuffix(SUFFIX)}-{size}-{int(written * 1000)}"
+
+
+class Markers:
+    """Those of one destination."""
+
+    def __init__(self, disk: Disk, data_dir: Path, destination: str) -> None:
+        self._disk = disk
+        self._folder = _directory(data_dir) / destination
+
+    def begin(self, url: str) -> set[str]:
+        """Have the directory, durably; returns the marks of segments that are delivered.
+
+        From now on retention waits for this destination. Raises StorageError.
+        """
+        disk, folder = self._disk, self._folder
+        disk.make_directory(folder)
+        with disk.alone(folder):
+            for leftover in disk.list(folder, TEMPORARY_PATTERN):
+                # A marker of another shipper's, perhaps, which then fails to write it and tries again.
+                disk.unlink(leftover)
+            disk.replace_file(folder / _DESTINATION, f"{url}\n".encode())
+        return {path.name.removesuffix(_MARKER_SUFFIX) for path in disk.list(folder, f"*{_MARKER_SUFFIX}")}
+
+    def has(self, mark: str) -> bool:
+        """True if the segment is delivered. Raises StorageError."""
+        return self._disk.exists(self._path(mark))
+
+    def put(self, mark: str, told: bytes) -> None:
+        """The segment is delivered, as `told` says for whoever looks. Raises StorageError."""
+        self._disk.replace_file(self._path(mark), told)
+
+    def remove(self, mark: str) -> None:
+        """The segment is not here any more. Not durably: come back, the marker is removed again."""
+        self._disk.unlink(self._path(mark))
+
+    def _path(self, mark: str) -> Path:
+        return self._folder / (mark + _MARKER_SUFFIX)
+
+
+def undelivered(disk: Disk, data_dir: Path) -> Callable[[str], str]:
+    """Tells of a sealed segment's mark which destination does not have it; "" if none is without.
+
+    Raises StorageError, as does what is returned.
+    """
+    folders = [path.parent for path in disk.list(_directory(data_dir), _DESTINATION, deep=True)]
+
+    def missing(mark: str) -> str:
+        marker = mark + _MARKER_SUFFIX
+        return next((folder.name for folder in folders if not disk.exists(folder / marker)), "")
+
+    return missing

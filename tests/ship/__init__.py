@@ -1,0 +1,1 @@
+"""Shipping: sealed segments to object storage, against a real store."""

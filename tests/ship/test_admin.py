@@ -1,0 +1,93 @@
+"""The shipper's own listener: metrics and probes, over TCP and unix sockets, for as long as it lives."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+from pathlib import Path
+
+import msgspec
+import pytest
+import uvloop
+from prometheus_client.parser import text_string_to_metric_families
+
+from ingestd.config import Settings
+from ingestd.service import listeners
+from ingestd.ship.admin import Admin
+from ingestd.ship.shipper import Shipper, Waiting
+from ingestd.storage.disk import Disk
+from ingestd.storage.shipped import Markers
+from tests.support.shipping import TEMPLATE
+
+
+async def ask(address: str, path: str) -> tuple[int, str]:
+    """Status and body of a GET."""
+    if address.startswith("unix:"):
+        reader, writer = await asyncio.open_unix_connection(address.removeprefix("unix:"))
+    else:
+        host, _, port = address.partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+    return int(head.split()[1]), body
+
+
+@pytest.mark.parametrize("kind", ["unix", "TCP"])
+def test_it_tells_how_it_is(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    # Found as it ran: of servers that nobody holds this loop, and no other, closes the sockets.
+    uvloop.run(look(kind, tmp_path))
+    assert "metrics and probes on" in caplog.text
+
+
+async def look(kind: str, tmp_path: Path) -> None:
+    """All that is shown."""
+
+    async def deliver(*_: object) -> bool:
+        return True
+
+    shipper = Shipper(
+        Disk(), tmp_path, deliver, TEMPLATE, Markers(Disk(), tmp_path, "x"), 1000, wall=lambda: 107.5
+    )
+    address = f"unix:{tmp_path}/admin" if kind == "unix" else "127.0.0.1:0"
+    opened = listeners.open_admin(msgspec.structs.replace(Settings(), admin=address))
+    address = opened[0].address
+    admin = await Admin.serve(Settings(), shipper, opened)
+    gc.collect()
+    shipper.behind = {
+        name: Waiting(tmp_path, size, written, shipper._store_backoff)
+        for name, size, written in (("a", 10, 100.0), ("b", 5, 103.0))
+    }
+    shipper.tally.segments_delivered, shipper.tally.bytes_delivered = 7, 70
+    status, text = await ask(address, "/metrics")
+    assert status == 200
+    told = {
+        sample.name.removeprefix("ingestd_ship_"): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert told == {
+        "lag_seconds": 7.5,
+        "behind_segments": 2,
+        "behind_bytes": 15,
+        "ready": 1,
+        "segments_total": 7,
+        "bytes_total": 70,
+        "found_segments_total": 0,
+        "retries_total": 0,
+        "gone_segments_total": 0,
+    }
+    assert await ask(address, "/readyz") == (200, '{"status":"ok"}')
+    shipper.problem = "it is full: make room there"
+    status, text = await ask(address, "/readyz")
+    assert (status, json.loads(text)["detail"]) == (503, "it is full: make room there")
+    assert (await ask(address, "/healthz"))[0] == 200
+    assert (await ask(address, "/v1/track"))[0] == 404
+    admin.tick()
+    admin.close()
+    for listener in opened:
+        listener.close()
