@@ -12,7 +12,6 @@ Measured, CPU per event of 400 bytes: 0.83 µs of 1,000, against 1.08 for the wa
 from __future__ import annotations
 
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -38,7 +37,6 @@ _encode = msgspec.json.Encoder().encode
 _decode_raws = msgspec.json.Decoder(list[Raw]).decode
 _decode_row = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_timestamps = msgspec.json.Decoder(list[Timestamp]).decode
-_TIMESTAMP: Final = attrgetter("timestamp")
 
 
 def alike(body: bytes | bytearray, *, is_strict: bool) -> tuple[list[str | UnsetType], list[bytes]] | None:
@@ -63,7 +61,7 @@ def alike(body: bytes | bytearray, *, is_strict: bool) -> tuple[list[str | Unset
         events: list[Any] = decode(body) if decode is not None else []
         if not events or _encode(events) != body:
             return None
-        _decode_timestamps(_encode(list(map(_TIMESTAMP, events))))
+        _decode_timestamps(_encode([event.timestamp for event in events]))
         message_ids = [event.messageId for event in events]
         if None in message_ids or "" in message_ids:
             return None
