@@ -67,7 +67,8 @@ def _readme(text: str, view: View) -> str:
             *tables.acks(view),
             "",
             f"Measured {view.results.started}: {machine.cpu}, {machine.cores} cores, {machine.file_system}.",
-            "[docs/benchmarks.md](docs/benchmarks.md) has the rest, and what others cost.",
+            "[docs/benchmarks.md](docs/benchmarks.md) has the rest, and what others cost; "
+            "[docs/performance.md](docs/performance.md) says where the time goes.",
         ]
     )
     return f"{before}{_BEGIN}\n\n{made}\n\n{_END}{after}"

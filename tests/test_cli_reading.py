@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import zstandard
 
@@ -30,10 +31,11 @@ def test_cat_shows_an_open_segment_while_the_server_runs(tmp_path: Path) -> None
 
 
 def test_cat_prints_what_is_good_and_fails_for_what_is_not(tmp_path: Path) -> None:
-    large = EVENT | {"properties": {"text": "too large to be packed " * 2000}}
     with Server(tmp_path) as server, server.client() as client:
         for name in ("a", "b"):
-            assert client.post("/v1/track", large | {"messageId": name}).status == 200
+            # Too large to be packed, and with nothing in common.
+            event = EVENT | {"properties": {"text": Random(name).randbytes(20_000).hex()}, "messageId": name}
+            assert client.post("/v1/track", event).status == 200
     [path] = server.segments()
     whole = path.read_bytes()
     second = whole.index(b"\x28\xb5\x2f\xfd", 4)
