@@ -112,6 +112,9 @@ def _answers(received: bytes) -> list[tuple[int, bytes]]:
     return answers
 
 
+_EMPTY_BLOCKS: Final = (b"\4\0\0", b"\5\0\0")
+
+
 def check_inflate(data: bytes) -> None:
     """isal and zlib make the same of a gzip body, or both refuse it.
 
@@ -125,7 +128,10 @@ def check_inflate(data: bytes) -> None:
         whole = inflated([stream], make)
         parted = inflated(cut(stream, places), make)
         assert parted == whole or isinstance(parted, str) is isinstance(whole, str) is True, (parted, whole)
-        assert whole == _reference(stream, make) or isinstance(whole, str), whole
+        reference = _reference(stream, make)
+        # In pieces libzstd takes a compressed block of no bytes for nothing, and all at once for damage.
+        is_nothing = make is Unzstd and reference is None and any(block in stream for block in _EMPTY_BLOCKS)
+        assert whole == reference or isinstance(whole, str) or is_nothing, whole
     for gzipped in (stream, _member(stream)):
         by_zlib = inflated([gzipped], _by_zlib)
         assert isinstance(inflated(cut(gzipped, places), _by_zlib), bytes) is isinstance(by_zlib, bytes)
