@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import Meta, Raw, Struct
 
 from ingestd import oddities
 from ingestd.errors import invalid_event
@@ -40,6 +40,8 @@ CALLS: Final = (BATCH, *(name for name in TYPES if name != "track"))
 BODY_BYTES_MAX: Final = 500 * 1024
 MESSAGE_BYTES_MAX: Final = 32 * 1024
 MESSAGES_MAX: Final = 2500
+EVENTS_BYTES_MAX: Final = 10 * 1024 * 1024
+"""Of all messages of a batch, with what it says once for each of them."""
 
 _ABSENT: Final = Raw()
 _NULL: Final = b"null"
@@ -52,17 +54,10 @@ _decode_time = msgspec.json.Decoder(Timestamp).decode
 _decode_text = msgspec.json.Decoder(str).decode
 
 
-class _Call(Struct, gc=False, kw_only=True):
-    """The body of a call, or what a batch says of all its messages."""
-
-    sentAt: Timestamp | UnsetType | None = UNSET
-
-
-class _Batch(_Call, gc=False, kw_only=True):
+class _Batch(Struct, gc=False):
     batch: Annotated[list[Raw], Meta(min_length=1, max_length=MESSAGES_MAX)]
 
 
-_decode_call = msgspec.json.Decoder(_Call).decode
 _decode_batch = msgspec.json.Decoder(_Batch).decode
 
 
@@ -78,26 +73,32 @@ def as_array(body: bytes | bytearray, call: str, received_ms: int) -> bytes:
         body = oddities.without_lone_surrogates(body)
         whole = _decode_row(body)
         if call == BATCH:
-            batch = _decode_batch(body)
-            rows = [_message(raw, i) for i, raw in enumerate(batch.batch)]
-            sent_at = batch.sentAt
+            rows = [_message(raw, i) for i, raw in enumerate(_decode_batch(body).batch)]
         else:
             rows = [_sized(whole, len(body), "$")]
-            sent_at = _decode_call(body).sentAt
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise invalid(e) from None
     received = datetime.fromtimestamp(received_ms / 1000, UTC)
+    size = len(body)
     for i, row in enumerate(rows):
+        place = sent_place = "$"
         if call != BATCH:
             row["type"] = Raw(b'"%b"' % call.encode())
         else:
+            place = f"$.batch[{i}]"
+            sent_place = place if "sentAt" in row else "$"
             for name in _SHARED:
-                if name in whole:
-                    row.setdefault(name, whole[name])
+                if name in whole and name not in row:
+                    row[name] = whole[name]
+                    size += len(memoryview(whole[name]))
+            if size > EVENTS_BYTES_MAX:
+                raise invalid_event(
+                    "too_large", f"with what they share, messages may have {EVENTS_BYTES_MAX} bytes in all"
+                )
             if bytes(row.get("type", _ABSENT)) not in _SPELLED:
-                raise invalid_event("invalid_event", f"$.batch[{i}].type: expected one of {', '.join(TYPES)}")
-        place = f"$.batch[{i}]" if call == BATCH else "$"
-        _complete(row, place, received, sent_at if isinstance(sent_at, datetime) else None)
+                raise invalid_event("invalid_event", f"{place}.type: expected one of {', '.join(TYPES)}")
+        sent_at = None if _is_none(row, "sentAt") else _time(row["sentAt"], f"{sent_place}.sentAt")
+        _complete(row, place, received, sent_at)
     return _encode(rows)
 
 

@@ -136,7 +136,12 @@ def test_the_time_of_an_event(times: dict[str, Any], timestamp: str, original: s
     assert (line["timestamp"], line.get("originalTimestamp")) == (timestamp, original)
 
 
-@pytest.mark.parametrize("sent_at", [{}, {"sentAt": None}])
+def test_a_message_that_says_when_it_was_sent_is_corrected_by_that() -> None:
+    [line] = lines({"batch": [message(sentAt="2026-03-01T11:59:59.250Z")], "sentAt": SENT})
+    assert (line["sentAt"], line["timestamp"]) == ("2026-03-01T11:59:59.250Z", "2026-03-01T11:58:01.000Z")
+
+
+@pytest.mark.parametrize("sent_at", [{}, {"sentAt": None}, {"sentAt": "2016-12-31T23:59:60Z"}])
 def test_without_the_time_of_sending_times_stay_as_they_are(sent_at: dict[str, None]) -> None:
     [line] = lines({"batch": [message()], **sent_at})
     assert line["timestamp"] == line["originalTimestamp"] == message()["timestamp"]
@@ -175,6 +180,8 @@ def test_without_the_time_of_sending_times_stay_as_they_are(sent_at: dict[str, N
         ({"batch": [message(pad="x" * MESSAGE_BYTES_MAX)]}, "too_large", "$.batch[0]: "),
         ({"batch": [message()] * (MESSAGES_MAX + 1)}, "invalid_event", "$.batch: "),
         ({"batch": [message()], "pad": "x" * BODY_BYTES_MAX}, "too_large", ""),
+        ({"batch": [message()] * 1000, "context": {"x": "x" * 30_000}}, "too_large", "with what they share"),
+        ({"batch": [message(sentAt="today")], "sentAt": SENT}, "invalid_event", "$.batch[0].sentAt: "),
     ],
 )
 def test_what_is_wrong_is_named_where_the_client_sent_it(body: object, code: str, place: str) -> None:

@@ -246,6 +246,13 @@ def test_events_of_one_order_are_alike_whatever_they_lack(
 
 
 @each_way
+def test_an_event_of_very_many_names_is_not_looked_at_for_long(strict: bool) -> None:
+    """Every name is looked for among those before it, so they must be few: these would take hours."""
+    wide = [event("m", **{f"name_{i}": i for i in range(400_000)})]
+    assert alike(encoded(wide), is_strict=strict) is None
+
+
+@each_way
 def test_shapes_are_kept_in_bounds(strict: bool) -> None:
     for i in range(shape._SHAPES_MAX + 10):
         assert alike(encoded([event("m", **{f"name_{i}": i})]), is_strict=strict) is not None

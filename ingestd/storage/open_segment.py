@@ -83,7 +83,7 @@ class OpenSegment:
         left = self._file_bytes - end
         if left >= ROOM_HEAD_BYTES:
             return room_head(left)
-        if not self.size or size >= _LARGE_BYTES:
+        if not self.size or (size >= _LARGE_BYTES and left <= 0):
             return b""
         room = min(_ROOM_BYTES_MAX, max(_ROOM_BYTES_MIN, self.size))
         self._file_bytes = end + room

@@ -29,6 +29,8 @@ _GROUP_BYTES: Final = 4 * 1024 * 1024
 """Lines that are decompressed at once, unless a commit has more: some milliseconds of work."""
 _AHEAD_BYTES_MAX: Final = 64 * 1024 * 1024
 """Lines that may be held ready: work for all cores while the next piece is read and walked."""
+_DOUBTS_MAX: Final = 3
+"""How often damage in an open segment is looked at again before it is believed."""
 _THREADS_MAX: Final = 8
 """Walking is one thread's work, and cannot keep more than these busy."""
 
@@ -98,6 +100,7 @@ class Reading:
         Raises StorageError, and Gone if there is no such file any more.
         """
         size = _PIECE_BYTES
+        doubts = 0
         while True:
             base, before = self.chain.end, len(self.chain.commits)
             data = read(disk, self.path, base, size)
@@ -111,6 +114,10 @@ class Reading:
                 continue
             self._has_moved = False
             yield from self._grouped(data, base, commits)
+            if self.found.state == "damaged" and self.is_open and doubts < _DOUBTS_MAX:
+                # The writer may have gone on while it was read: what is old before what is new is no damage.
+                doubts = 0 if commits else doubts + 1
+                continue
             if len(data) < size or (self.found.state == "damaged" and not commits):
                 return
             # What the piece has cut through is at the beginning of the next, or is larger than a piece.

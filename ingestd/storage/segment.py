@@ -200,8 +200,9 @@ def room_head(size: int) -> bytes:
 
 def _is_room(data: bytes, position: int) -> bool:
     """True if nothing but room stands from `position` on; a power cut may have cut it anywhere."""
-    if data.startswith(_ROOM_START, position):
-        position += ROOM_HEAD_BYTES
+    head = data[position : position + len(_ROOM_START)].rstrip(b"\0")
+    if head and _ROOM_START.startswith(head):
+        position += ROOM_HEAD_BYTES if head == _ROOM_START else len(head)
     size = len(data) - position
     return size <= 0 or (data[position] == 0 and data[position:] == bytes(size))
 

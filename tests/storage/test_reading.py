@@ -145,3 +145,29 @@ def test_no_thread_is_left_when_nobody_wants_the_rest() -> None:
     next(results)
     results.close()
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("reader")] == []
+
+
+def test_what_is_written_while_it_is_read_is_no_damage() -> None:
+    """A long read may have old zeros before commits that were written meanwhile."""
+    disk = new_disk()
+    whole = open_bytes(COMMITS * 3)
+    second, third = walk(whole).chain.commits[1:3]
+    mixed = whole[: second.offset] + bytes(third.offset - second.offset) + whole[third.offset :]
+    assert walk(mixed).state == "damaged"
+    put(disk, OPEN, whole)
+    reads = iter([mixed])
+    read = disk.read
+    disk.read = lambda path, offset=0, size=-1: next(reads, read(path, offset, size))  # type: ignore[method-assign]
+    reading = Reading(OPEN)
+    shown = b"".join(lines for group in reading.groups(disk) for _, lines in group.contents())
+    assert (shown, reading.found.state) == (b"".join(COMMITS * 3), "open")
+
+
+def test_damage_in_an_open_segment_is_believed_if_it_stays() -> None:
+    disk = new_disk()
+    data = bytearray(open_bytes(COMMITS * 3))
+    data[walk(bytes(data)).chain.commits[1].offset + 5] ^= 1
+    put(disk, OPEN, bytes(data))
+    reading = Reading(OPEN)
+    shown = b"".join(lines for group in reading.groups(disk) for _, lines in group.contents())
+    assert (shown, reading.found.state) == (COMMITS[0], "damaged")

@@ -106,7 +106,8 @@ def test_sealing_leaves_no_room() -> None:
 
 def test_recovery_leaves_no_room_and_no_torn_tail() -> None:
     whole = roomy_bytes(COMMITS)
-    for size in (len(whole), len(whole) - 1, len(open_bytes(COMMITS)) + 8, len(open_bytes(COMMITS)) + 9):
+    end = len(open_bytes(COMMITS))
+    for size in (len(whole), len(whole) - 1, *range(end, end + 5), end + 8, end + 9):
         disk = disk_with(whole[:size])
         (done,) = recover_all(disk, DATA)
         assert (done.commits, done.in_doubt_bytes, done.problem) == (3, 0, "")
@@ -120,6 +121,18 @@ def test_a_footer_with_room_behind_it_is_no_damage() -> None:
         (done,) = recover_all(disk, DATA)
         assert (done.action, done.commits, done.in_doubt_bytes) == ("recovered", 3, 0)
         assert list(tree(disk).values()) == [sealed_bytes(COMMITS)]
+
+
+@pytest.mark.parametrize("shown", range(9))
+def test_a_torn_commit_before_any_part_of_a_head_is_a_torn_tail(shown: int) -> None:
+    """The sector of its trailer was written, with so much of the head; one before it and one after it not."""
+    whole = open_bytes(COMMITS)
+    last = walk(whole).chain.commits[-1]
+    head = room_head(5000)[:shown]
+    torn = whole[: last.offset] + bytes(20) + whole[last.offset + 20 :] + head + bytes(5000 - shown)
+    disk = disk_with(torn)
+    (done,) = recover_all(disk, DATA)
+    assert (done.action, done.commits) == ("recovered", 2)
 
 
 def test_damage_before_room_is_damage() -> None:
