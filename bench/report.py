@@ -77,7 +77,9 @@ def _readme(text: str, view: View) -> str:
 def page(view: View) -> str:
     """docs/benchmarks.md: bench/page.md with its places filled."""
     made = view.results
-    rounds = "1 round" if made.rounds == 1 else f"{made.rounds} rounds"
+    # Of a run that was ended early, fewer than were asked for.
+    done = len({one.round for one in made.throughput}) or made.rounds
+    rounds = "1 round" if done == 1 else f"{done} rounds"
     places = {
         "when": [f"Measured {made.started}, commit {made.commit}, {rounds}"],
         "connections": [str(max((one.connections for one in made.latency), default=0))],
