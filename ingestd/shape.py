@@ -91,7 +91,7 @@ def _names(parts: list[bytes]) -> tuple[str, ...]:
     for part in parts[:: max(_SAMPLED_MIN, len(parts) // _SAMPLES)]:
         event = b"{%b}" % part
         row = _decode_row(event)
-        if _encode(row) != event or len(row) + len(names) > 2 * _NAMES_MAX:
+        if _encode(row) != event or len(row) > _NAMES_MAX:
             return ()
         at = 0
         for name in row:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from ingestd import ndjson, oddities
+from ingestd import ndjson, oddities, slices
 from ingestd.errors import Rejection, invalid_event
 from ingestd.events import Batch, Stamper, rfc3339_ms
 from ingestd.forms import LINES, MANY, Form
@@ -25,7 +25,6 @@ INVALID_MAX: Final = 1000
 _PIECE_BYTES: Final = 32 * 1024
 """Small enough for the strict look of `oddities`, so what is found does not depend on the neighbours."""
 
-_raws = msgspec.json.Decoder(list[Raw]).decode
 _encoder = msgspec.json.Encoder()
 
 
@@ -82,7 +81,11 @@ def sifted(stamper: Stamper, body: bytes | bytearray, form: Form) -> Iterator[Ba
         body = ndjson.as_array(body)
     elif form is not MANY:
         raise first
-    raws = _split(body, first)
+    try:
+        # Of half surrogate pairs only some are refused, by what stands behind them.
+        raws = slices.split(oddities.without_lone_surrogates(body))
+    except Rejection:
+        raise first from None
     invalid: list[Invalid] = []
     for start, end in _pieces(raws):
         invalid += _judged(stamper, raws, start, end, len(invalid))
@@ -93,19 +96,6 @@ def sifted(stamper: Stamper, body: bytes | bytearray, form: Form) -> Iterator[Ba
     valid = b"[%b]" % b",".join([raw for i, raw in enumerate(raws) if i not in bad])
     for batch in stamper.slices(valid, MANY):
         yield None if batch is None else Sifted(batch, _quarantine(stamper.name, raws, invalid), invalid)
-
-
-def _split(body: bytes | bytearray, first: Rejection) -> list[Raw]:
-    """The elements of the array. Raises `first` if it is none, or empty."""
-    try:
-        body.decode()
-        # Of these only some are refused, by what stands behind them.
-        raws = _raws(oddities.without_lone_surrogates(body))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise first from None
-    if not raws:
-        raise first
-    return raws
 
 
 def _pieces(raws: list[Raw]) -> Iterator[tuple[int, int]]:

@@ -51,7 +51,7 @@ def of_lines(body: bytes | bytearray) -> Iterator[bytes]:
 
 def exact(body: bytes | bytearray) -> Iterator[bytes]:
     """Slices that end where an event does. Raises Rejection (400) if it is no array, or is empty."""
-    raws = _split(body)
+    raws = split(body)
     at = 0
     while at < len(raws):
         end, size = at, 0
@@ -62,8 +62,8 @@ def exact(body: bytes | bytearray) -> Iterator[bytes]:
         at = end
 
 
-def _split(body: bytes | bytearray) -> list[Raw]:
-    """The events, not yet validated."""
+def split(body: bytes | bytearray) -> list[Raw]:
+    """The elements of an array, not yet validated. Raises Rejection (400) if it is none, or empty."""
     try:
         body.decode()
         try:
