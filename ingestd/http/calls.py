@@ -57,7 +57,8 @@ OPENAPI: Final = Page(get_data("ingestd.http", "openapi.json") or b"")
 OK: Final = Page(b'{"status":"ok"}')
 
 
-def _show_ok() -> Page:
+def show_ok() -> Page:
+    """For who asks if the process answers, and for preflights."""
     return OK
 
 
@@ -113,7 +114,7 @@ class Call:
         show, form = route.show, route.form
         if head.is_preflight and cors.is_on:
             cors_lines = cors.preflight_lines(origin, route.methods)
-            show, form = _show_ok, None
+            show, form = show_ok, None
         elif head.method not in route.methods:
             allow = b"Allow: %b\r\n" % b", ".join(route.methods)
             raise Rejection(405, "method_not_allowed", "Method not allowed.", None, allow)
@@ -138,15 +139,15 @@ class Call:
         self.skips_invalid = False
         """Invalid events are set aside; see `heed_invalid`."""
 
-    def heed_invalid(self, target: bytes, on_invalid: OnInvalid) -> None:
+    def heed_invalid(self, query: bytes, on_invalid: OnInvalid) -> None:
         """Of an array: what becomes of invalid events, as `?on_invalid=` or else the setting says.
 
         Raises Rejection (400).
         """
         if self.form is not MANY and self.form is not LINES:
             return
-        if b"on_invalid=" in target:
-            for name, value in parse_qsl(target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True):
+        if b"on_invalid=" in query:
+            for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
                 if name == "on_invalid":
                     on_invalid = _on_invalid(value)
         self.skips_invalid = on_invalid == "skip"

@@ -14,7 +14,7 @@ from ingestd.config import Settings
 from ingestd.errors import Rejection, not_ready, overloaded, unauthorized
 from ingestd.events import Stamper
 from ingestd.http.budget import Budget
-from ingestd.http.calls import EVENT_ROUTES, OK, OPENAPI, Asked, Caller, Page, Routes, page
+from ingestd.http.calls import EVENT_ROUTES, OK, OPENAPI, Asked, Caller, Page, Routes, page, show_ok
 from ingestd.http.cors import Cors
 from ingestd.http.exchange import Exchange
 from ingestd.http.reports import Reports
@@ -69,7 +69,7 @@ class Hub:
         """For a connection that becomes idle now."""
         self.routes = routes or {
             **EVENT_ROUTES,
-            b"/healthz": page(lambda: OK),
+            b"/healthz": page(show_ok),
             b"/readyz": page(self._ready),
             b"/openapi.json": page(lambda: OPENAPI),
         }

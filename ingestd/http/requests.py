@@ -265,7 +265,7 @@ class RequestReader:
             call.caller = self._authorization.caller(head.headers.get(b"authorization", b""), head.query)
             if self._connection.state is not HEAD:
                 raise guards.after_close()
-            call.heed_invalid(head.target, hub.settings.on_invalid)
+            call.heed_invalid(head.query, hub.settings.on_invalid)
             hub.admit(call.caller)
             limit = hub.settings.body_bytes_max
             if (call.length or 0) > (limit if call.coding is None else compressed_bytes_max(limit)):

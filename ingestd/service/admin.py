@@ -14,7 +14,7 @@ import msgspec
 
 from ingestd.config import Settings
 from ingestd.errors import not_ready
-from ingestd.http.calls import OK, Page, Routes, page
+from ingestd.http.calls import OK, Page, Routes, page, show_ok
 from ingestd.http.hub import Hub
 from ingestd.keys import Keyring
 from ingestd.ring import Ring
@@ -63,7 +63,7 @@ class Admin:
         """The hub of its connections."""
         routes: Routes = {
             b"/metrics": page(self._metrics),
-            b"/healthz": page(lambda: OK),
+            b"/healthz": page(show_ok),
             b"/readyz": page(self._ready),
         }
         return hub(self._brief.settings, loop, routes)

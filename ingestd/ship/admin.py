@@ -12,7 +12,7 @@ from typing import Self
 from ingestd.config import Settings
 from ingestd.errors import not_ready
 from ingestd.http import logged
-from ingestd.http.calls import OK, Page, Routes, page
+from ingestd.http.calls import OK, Page, Routes, page, show_ok
 from ingestd.service.admin import hub
 from ingestd.service.collector import CONTENT_TYPE
 from ingestd.service.listeners import BACKLOG, Listener
@@ -30,7 +30,7 @@ class Admin:
         self._collector = Collector(shipper)
         routes: Routes = {
             b"/metrics": page(lambda: Page(self._collector.text(), CONTENT_TYPE)),
-            b"/healthz": page(lambda: OK),
+            b"/healthz": page(show_ok),
             b"/readyz": page(self._ready),
         }
         self._hub = hub(settings, asyncio.get_running_loop(), routes)
