@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -11,11 +10,12 @@ import pytest
 
 from ingestd.errors import UsageError
 from ingestd.storage import packing
-from ingestd.storage.find import Found, Search
+from ingestd.storage.find import Found
 from ingestd.storage.receipts import Receipt
 from ingestd.storage.recovery import recover_all
 from ingestd.storage.segment import walk
 from ingestd.uuid7 import uuid7s
+from tests.storage.looking import COMMITS, Looked, by_id, by_receipt, commit_of, rows
 from tests.storage.reads import NEXT, packed
 from tests.storage.running import Running
 from tests.storage.samples import (
@@ -32,49 +32,6 @@ from tests.storage.samples import (
     write,
 )
 from tests.support.disk import FaultyDisk
-
-COMMITS = [lines(2), lines(3, 2), lines(1, 5)]
-QUARANTINED = DATA / "quarantine" / OPEN.name
-
-
-class Looked:
-    """What a search has found, and what it could not read."""
-
-    def __init__(self, disk: FaultyDisk, *data_dirs: Path) -> None:
-        self.wrong: list[str] = []
-        self.told: list[tuple[int, int]] = []
-        progress = lambda done, total: self.told.append((done, total))  # noqa: E731
-        self.search = Search(disk, list(data_dirs) or [DATA], self.wrong.append, progress)
-
-    def by_id(self, message_id: str) -> list[Found]:
-        return list(self.search.by_message_id(message_id))
-
-    def by_receipt(self, text: str) -> list[Found]:
-        return list(self.search.by_receipt(Receipt.parsed(text)))
-
-
-def by_id(disk: FaultyDisk, message_id: str) -> list[Found]:
-    """Where nothing is wrong."""
-    looked = Looked(disk)
-    found = looked.by_id(message_id)
-    assert looked.wrong == []
-    return found
-
-
-def by_receipt(disk: FaultyDisk, text: str) -> list[Found]:
-    looked = Looked(disk)
-    found = looked.by_receipt(text)
-    assert looked.wrong == []
-    return found
-
-
-def commit_of(disk: FaultyDisk, receipt: str) -> list[bytes]:
-    return [found.event for found in by_receipt(disk, receipt)]
-
-
-def rows(content: bytes) -> list[bytes]:
-    return content.split(b"\n")[:-1]
-
 
 # -- receipts ----------------------------------------------------------------------------------------
 
@@ -287,103 +244,3 @@ def test_a_segment_without_an_index_is_read_as_a_whole_and_counted() -> None:
     assert looked.by_id("4")[0].receipt is None
     assert looked.search.segments_unindexed == 2
     assert looked.wrong == []
-
-
-# -- damage, and what changes meanwhile ------------------------------------------------------------------
-
-
-def test_a_damaged_index_is_told_and_the_lines_are_read_as_a_whole() -> None:
-    data = bytearray(sealed_bytes(COMMITS))
-    data[walk(bytes(data)).chain.end + 20] ^= 1
-    disk = new_disk()
-    put(disk, SEALED, bytes(data))
-    looked = Looked(disk)
-    assert [found.line for found in looked.by_id("4")] == [5]
-    [wrong] = looked.wrong
-    assert wrong.startswith(f"{SEALED}: the index at byte")
-
-
-def test_what_is_whole_of_a_quarantined_file_is_found_and_the_rest_told() -> None:
-    data = open_bytes(COMMITS)
-    third = walk(data).chain.commits[2].offset
-    damaged = data[:third] + b"\0" * 20 + data[third + 20 :] + open_bytes(COMMITS)
-    for path in (QUARANTINED, QUARANTINED.with_name(f"{OPEN.name}.1")):
-        disk = new_disk()
-        put(disk, path, damaged)
-        for number in (0, 1):
-            assert [found.path for found in by_receipt(disk, f"{NAME}:{number}")] == [path] * (2 + number)
-        looked = Looked(disk)
-        assert [(found.path, found.line, found.commit) for found in looked.by_id("4")] == [(path, 5, 1)]
-        assert looked.by_receipt(f"{NAME}:2") == []
-        assert len(looked.wrong) == 2
-        assert all(wrong.startswith(f"{path}: no whole zstd frame at byte") for wrong in looked.wrong)
-
-
-def test_the_torn_tail_of_an_open_segment_is_on_its_way_and_no_problem() -> None:
-    disk = new_disk()
-    put(disk, OPEN, open_bytes(COMMITS) + b"tail")
-    assert len(by_id(disk, "5")) == 1
-    assert by_receipt(disk, f"{NAME}:3") == []
-
-
-LOOKS: dict[str, Callable[[Looked], list[Found]]] = {
-    "by id": lambda looked: looked.by_id("4"),
-    "by receipt": lambda looked: looked.by_receipt(f"{NAME}:1"),
-}
-
-
-@pytest.mark.parametrize("look", LOOKS)
-@pytest.mark.parametrize("call", ["read", "stat", "list"])
-@pytest.mark.parametrize("nth", range(1, 8))
-def test_whatever_cannot_be_read_is_told_and_nothing_raises(look: str, call: str, nth: int) -> None:
-    disk = new_disk()
-    write(disk, DATA, COMMITS).seal()
-    write(disk, DATA, [lines(1, 7)], NEXT)
-    disk.fail(call, nth=nth, once=False)
-    looked = Looked(disk)
-    found = LOOKS[look](looked)
-    assert found or looked.wrong
-    assert bool(looked.wrong) == bool(disk.failed) or call == "stat"
-
-
-@pytest.mark.parametrize("look", LOOKS)
-@pytest.mark.parametrize("nth", range(1, 12))
-@pytest.mark.parametrize("call", ["list", "read", "stat"])
-@pytest.mark.parametrize("way", ["sealed", "packed"])
-def test_a_segment_that_is_sealed_between_any_two_calls_is_found_once(
-    look: str, nth: int, call: str, way: str
-) -> None:
-    disk = new_disk()
-    segment = write(disk, DATA, COMMITS)
-    seen = 0
-
-    def go(called: str, _: str) -> None:
-        nonlocal seen
-        seen += called == call
-        if called == call and seen == nth and disk.exists(OPEN):
-            path = segment.finish()
-            copy = packing.pack(disk, path) if way == "packed" else None
-            segment.publish(copy or path, NAME)
-            disk.unlink(OPEN)
-
-    disk.on_call = go
-    looked = Looked(disk)
-    found = LOOKS[look](looked)
-    assert looked.wrong == []
-    assert [(one.line, one.commit) for one in found if one.event == rows(lines(1, 4))[0]] == [(5, 1)]
-
-
-def test_a_segment_that_is_deleted_meanwhile_is_not_found_and_no_problem() -> None:
-    disk = new_disk()
-    write(disk, DATA, COMMITS).seal()
-
-    def remove(call: str, name: str) -> None:
-        if (call, name) == ("read", SEALED.name):
-            disk.unlink(SEALED)
-
-    disk.on_call = remove
-    assert by_id(disk, "4") == []
-    disk = new_disk()
-    write(disk, DATA, COMMITS).seal()
-    disk.on_call = remove
-    assert by_receipt(disk, f"{NAME}:1") == []
