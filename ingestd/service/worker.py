@@ -34,9 +34,9 @@ from ingestd.keys import Keyring
 from ingestd.ratelimit import RateLimits
 from ingestd.ring import Ring
 from ingestd.service import keyfile, logs, memory, readiness
+from ingestd.service.accepting import accept
 from ingestd.service.brief import READY, RELOADED, Brief
 from ingestd.service.certificates import Certificate
-from ingestd.service.listeners import BACKLOG
 from ingestd.service.reporter import Reporter
 from ingestd.service.scoreboard import SharedMemory
 from ingestd.storage import recovery
@@ -193,11 +193,7 @@ class _Worker:
         if self._certificate is not None and fd in self._brief.tls_sockets:
             certificate = self._certificate
             make = partial(TlsTransport, hub, lambda: certificate.context, logged.connection)
-        one = socket.socket(fileno=fd)
-        if one.family == socket.AF_UNIX:
-            return await self._loop.create_unix_server(make, sock=one, backlog=BACKLOG)
-        # It listens already; asyncio would cut its backlog to 100.
-        return await self._loop.create_server(make, sock=one, backlog=BACKLOG)
+        return await accept(socket.socket(fileno=fd), make)
 
     async def _tick(self) -> None:
         ticks = 0

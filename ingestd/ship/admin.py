@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Sequence
 from functools import partial
 from typing import Self
@@ -13,9 +12,10 @@ from ingestd.config import Settings
 from ingestd.errors import not_ready
 from ingestd.http import logged
 from ingestd.http.calls import OK, Page, Routes, page, show_ok
+from ingestd.service.accepting import accept
 from ingestd.service.admin import hub
 from ingestd.service.collector import CONTENT_TYPE
-from ingestd.service.listeners import BACKLOG, Listener
+from ingestd.service.listeners import Listener
 from ingestd.ship.collector import Collector
 from ingestd.ship.shipper import Shipper
 
@@ -39,12 +39,11 @@ class Admin:
     @classmethod
     async def serve(cls, settings: Settings, shipper: Shipper, listeners: Sequence[Listener]) -> Self:
         """Answer on these sockets from now on."""
-        admin, loop = cls(settings, shipper), asyncio.get_running_loop()
+        admin = cls(settings, shipper)
         make = partial(logged.connection, admin._hub)
         for listener in listeners:
             for one in listener.sockets:
-                create = loop.create_unix_server if one.family == socket.AF_UNIX else loop.create_server
-                admin._servers.append(await create(make, sock=one, backlog=BACKLOG))
+                admin._servers.append(await accept(one, make))
             log.info("metrics and probes on %s", listener.url)
         return admin
 
