@@ -20,7 +20,7 @@ from ingestd.service.scoreboard import WORKER_FIELDS
 from ingestd.service.standing import Standing
 from ingestd.service.tallies import Tallies
 from ingestd.ship import collector as shipping
-from ingestd.ship.destination import Template
+from ingestd.ship.delivery import Segment
 from ingestd.ship.shipper import Shipper
 from ingestd.storage.disk import Disk
 from ingestd.storage.shipped import Markers
@@ -41,14 +41,17 @@ def table() -> str:
     return _rows(Collector(Settings(), memory, standing).collect())
 
 
+class _Nowhere:
+    lanes = 1
+
+    async def deliver(self, _segment: Segment) -> None:
+        return None
+
+
 def ship_table() -> str:
     """The same of a shipper."""
-
-    async def deliver(*_: object) -> bool:
-        return True
-
-    disk, nowhere, template = Disk(), Path(), Template(Settings().ship_key)
-    shipper = Shipper(disk, nowhere, deliver, template, Markers(disk, nowhere, ""), 0)
+    disk, nowhere = Disk(), Path()
+    shipper = Shipper(disk, nowhere, _Nowhere(), Markers(disk, nowhere, ""))
     return _rows(shipping.Collector(shipper).collect())
 
 

@@ -18,6 +18,7 @@ from ingestd.progress import Progress
 from ingestd.service import listeners, logs
 from ingestd.service.systemd import Notifier
 from ingestd.ship.destination import Destination, Template, destination
+from ingestd.ship.objects import Objects
 from ingestd.ship.pace import Pace
 from ingestd.ship.shipper import Shipper
 from ingestd.ship.store import Store, at_once_bytes_max
@@ -64,10 +65,8 @@ class _Process:
         self._shipper = shipper = Shipper(
             disk,
             data_dir,
-            store.deliver,
-            self._template,
+            Objects(disk, store, self._template, at_once_bytes_max(settings.ship_bytes_per_s)),
             Markers(disk, data_dir, self._place.label),
-            at_once_bytes_max(settings.ship_bytes_per_s),
             say=self._say,
         )
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -22,10 +22,8 @@ from typing import Final
 import msgspec
 
 from ingestd.errors import StorageError
-from ingestd.ship.content import Content, load
-from ingestd.ship.destination import Template
+from ingestd.ship.delivery import Delivered, Delivery, DestinationError, Segment
 from ingestd.ship.pace import Backoff
-from ingestd.ship.store import Deliver, StoreError
 from ingestd.storage.disk import Disk
 from ingestd.storage.reading import Gone
 from ingestd.storage.segment import NAME, SUFFIX
@@ -39,8 +37,6 @@ _LOOK_PART: Final = 20
 _PRUNE_S: Final = 3600.0
 """Markers of segments that are gone are removed so seldom: another shipper, too, sees by them that what is
 gone was delivered."""
-_LANES: Final = 2
-"""Segments on their way at once: one is read while the other is sent."""
 _ROUND: Final = 64
 """Segments that are delivered before those that failed have their turn again."""
 _ONCE_TRIES: Final = 5
@@ -50,7 +46,7 @@ _ONCE_TRIES: Final = 5
 class Waiting:
     """A sealed segment that is not delivered."""
 
-    path: Path
+    segment: Segment
     size: int
     written: float
     """When it was written, in seconds since 1970."""
@@ -77,11 +73,10 @@ class Shipper:
         self,
         disk: Disk,
         data_dir: Path,
-        deliver: Deliver,
-        template: Template,
+        delivery: Delivery,
         markers: Markers,
-        at_once_bytes_max: int,
         *,
+        stopping: asyncio.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         say: Callable[..., None] = log.log,
@@ -92,18 +87,16 @@ class Shipper:
         """By their marks; replaced, not changed, by a look."""
         self.problem = ""
         """What keeps the destination from taking anything."""
-        self.stopping = asyncio.Event()
+        self.stopping = stopping or asyncio.Event()
         self._disk = disk
         self._data_dir = data_dir
-        self._deliver_to = deliver
-        self._template = template
+        self._delivery = delivery
         self._markers = markers
-        self._at_once_bytes_max = at_once_bytes_max
         self._clock = clock
         self._wall = wall
         self._say = say
         self._random = Random()
-        self._store_backoff = Backoff(clock, self._random)
+        self._backoff = Backoff(clock, self._random)
         self._delivered: set[str] = set()
         """Marks of segments that are here and have a marker."""
         self._strange: set[str] = set()
@@ -151,7 +144,7 @@ class Shipper:
         await self.look()
         while not self.stopping.is_set():
             due_in_s = self._due_in_s(_ONCE_TRIES)
-            if due_in_s == math.inf or self._store_backoff.failures >= _ONCE_TRIES:
+            if due_in_s == math.inf or self._backoff.failures >= _ONCE_TRIES:
                 break
             await self._rest(due_in_s)
             await self._round(_ONCE_TRIES)
@@ -170,14 +163,15 @@ class Shipper:
             if not NAME.fullmatch(path.name.removesuffix(SUFFIX)):
                 self._ignore(path)
             elif told := self._disk.size_and_time(path):
-                found[mark(path, *told)] = Waiting(path, *told, Backoff(self._clock, self._random))
+                segment = Segment(path, mark(path, *told))
+                found[segment.mark] = Waiting(segment, *told, Backoff(self._clock, self._random))
         if self._clock() >= self._prune_at:
             self._prune_at = self._clock() + _PRUNE_S
             for one in self._delivered - found.keys():
                 self._markers.remove(one)
                 self._delivered.remove(one)
         for one in self.behind.keys() - found.keys():
-            self._gone(one, self.behind[one].path)
+            self._gone(self.behind[one].segment)
         behind: dict[str, Waiting] = {}
         for one in found.keys() - self._delivered:
             waiting = self.behind.get(one)
@@ -195,7 +189,7 @@ class Shipper:
     def _due_in_s(self, tries_max: float) -> float:
         """Until something may be delivered; infinite if nothing waits that has not been tried so often."""
         times = [w.backoff.until for w in self.behind.values() if w.backoff.failures < tries_max]
-        return max(0.0, max(self._store_backoff.until, min(times)) - self._clock()) if times else math.inf
+        return max(0.0, max(self._backoff.until, min(times)) - self._clock()) if times else math.inf
 
     async def _rest(self, seconds: float) -> None:
         """Wait, but not beyond the stop."""
@@ -209,31 +203,34 @@ class Shipper:
         due.sort(key=lambda one: (self.behind[one].backoff.failures, one))
         queue = deque(due[:_ROUND])
         # A destination that fails is asked with one at a time.
-        lanes = 1 if self._store_backoff.failures else _LANES
+        lanes = 1 if self._backoff.failures else self._delivery.lanes
         await asyncio.gather(*(self._lane(queue) for _ in range(lanes)))
 
     async def _lane(self, queue: deque[str]) -> None:
-        while queue and self._store_backoff.until <= self._clock() and not self.stopping.is_set():
+        while queue and self._backoff.until <= self._clock() and not self.stopping.is_set():
             await self._deliver(queue.popleft())
 
     async def _deliver(self, one: str) -> None:
         """The segment of this mark."""
         waiting = self.behind[one]
-        name = waiting.path.name.removesuffix(SUFFIX)
+        segment = waiting.segment
         try:
-            content = await asyncio.to_thread(self._load, one, waiting)
-            if content is not None:
-                key = self._template.key(name, content.sha256)
-                is_new = await self._deliver_to(key, content, name)
-                await asyncio.to_thread(self._markers.put, one, self._told(key, content))
-                self._count(content, is_new)
+            # Another shipper may have delivered it meanwhile.
+            if not await asyncio.to_thread(self._markers.has, one):
+                delivered = await self._delivery.deliver(segment)
+                if delivered is None:
+                    return
+                await asyncio.to_thread(self._markers.put, one, self._told(delivered))
+                self._count(segment, delivered)
         except Gone:
             del self.behind[one]
-            self._gone(one, waiting.path)
-        except StoreError as e:
+            self._gone(segment)
+        except DestinationError as e:
             self.tally.retries += 1
-            waiting.backoff.failed()
-            wait_s = self._store_backoff.failed()
+            if self._delivery.lanes > 1:
+                # Where order counts, the same one is next.
+                waiting.backoff.failed()
+            wait_s = self._backoff.failed()
             if str(e) != self.problem:
                 self.problem = str(e)
                 self._say(logging.ERROR, "cannot deliver: %s; next try in %.1f s", e, wait_s)
@@ -242,40 +239,28 @@ class Shipper:
             waiting.backoff.failed()
             if str(e) != waiting.problem:
                 waiting.problem = str(e)
-                self._say(logging.ERROR, "%s is not delivered: %s", name, e)
+                self._say(logging.ERROR, "%s is not delivered: %s", segment.name, e)
         else:
             del self.behind[one]
             self._delivered.add(one)
 
-    def _load(self, one: str, waiting: Waiting) -> Content | None:
-        """The content; None if another shipper has delivered it meanwhile. Raises StorageError."""
-        if self._markers.has(one):
-            return None
-        content = load(self._disk, waiting.path, self._at_once_bytes_max)
-        # Between the look and now another file may have come in its place: that one has its own turn.
-        told = self._disk.size_and_time(waiting.path)
-        if told is None or mark(waiting.path, *told) != one:
-            raise Gone(f"{waiting.path} is gone")
-        return content
-
-    def _told(self, key: str, content: Content) -> bytes:
+    def _told(self, delivered: Delivered) -> bytes:
         """What the marker says, for people."""
         at = datetime.fromtimestamp(self._wall(), UTC).isoformat(timespec="seconds")
-        told = {"object": key, "bytes": content.size, "sha256": content.sha256, "confirmed": at}
-        return msgspec.json.encode(told) + b"\n"
+        return msgspec.json.encode({**delivered.told, "confirmed": at}) + b"\n"
 
-    def _count(self, content: Content, is_new: bool) -> None:
+    def _count(self, segment: Segment, delivered: Delivered) -> None:
         self.tally.segments_delivered += 1
-        self.tally.segments_found += not is_new
-        self.tally.bytes_delivered += content.size
-        self._store_backoff.succeeded()
+        self.tally.segments_found += not delivered.is_new
+        self.tally.bytes_delivered += delivered.size
+        self._backoff.succeeded()
         if self.problem:
             self.problem = ""
             self._say(logging.INFO, "delivers again")
-        self._say(logging.DEBUG, "%s %s", "delivered" if is_new else "found there", content.path.name)
+        self._say(logging.DEBUG, "%s %s", "delivered" if delivered.is_new else "found there", segment.name)
 
-    def _gone(self, one: str, path: Path) -> None:
+    def _gone(self, segment: Segment) -> None:
         """It was here, and was not delivered by this shipper."""
-        if not self._markers.has(one):
+        if not self._markers.has(segment.mark):
             self.tally.segments_gone += 1
-            self._say(logging.ERROR, "%s was deleted before it was delivered", path.name)
+            self._say(logging.ERROR, "%s was deleted before it was delivered", segment.path.name)

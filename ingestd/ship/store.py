@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from ingestd.errors import StorageError, UsageError
 from ingestd.ship.content import PART_BYTES, Content
+from ingestd.ship.delivery import DestinationError
 from ingestd.ship.destination import STAGING, Destination
 from ingestd.ship.pace import Pace
 from ingestd.ship.reasons import described
@@ -30,10 +31,6 @@ _NEVER: Final = timedelta(days=1)
 """The client's own limit on a request does not grow with its size; ours does."""
 
 _Result = TypeVar("_Result")
-
-
-class StoreError(Exception):
-    """The store has refused, or does not answer: the text says why. It may have done what was asked."""
 
 
 def at_once_bytes_max(bytes_per_s: int) -> int:
@@ -79,7 +76,7 @@ class Store:
                     # Trying again is the shipper's: it counts, says why, and can be stopped.
                     retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=1)},
                 )
-        except StoreError as e:
+        except DestinationError as e:
             raise UsageError(f"--to {e}") from None
         except (BaseError, ValueError, OSError) as e:
             raise UsageError(f"--to {destination}: {described(e, destination)}") from None
@@ -87,7 +84,7 @@ class Store:
     async def deliver(self, key: str, content: Content, name: str) -> bool:
         """Have the content there under this key, durably; False if it was there already.
 
-        Raises StoreError, and StorageError if the content cannot be read.
+        Raises DestinationError, and StorageError if the content cannot be read.
         """
         if self._root is not None:
             self._require_root(self._root)
@@ -98,7 +95,7 @@ class Store:
             if self._root is not None:
                 await asyncio.to_thread(self._make_durable, self._root, key)
         except self._errors as e:
-            raise StoreError(described(e, self._destination)) from None
+            raise DestinationError(described(e, self._destination)) from None
         return is_new
 
     async def _make(self, key: str, content: Content, name: str) -> bool:
@@ -151,18 +148,20 @@ class Store:
         """There is an object of this name: see that it is one that was made whole."""
         found = await self._within(self._api.head_async(self._store, key), 0)
         if found["size"] != content.size:
-            raise StoreError(
+            raise DestinationError(
                 f"{key} is there with {found['size']} bytes instead of {content.size}: "
                 "it was not made by ingestd; move it away"
             )
 
     def _require_root(self, root: Path) -> None:
-        """It is never made: what belongs there may not be mounted. Raises StoreError."""
+        """It is never made: what belongs there may not be mounted. Raises DestinationError."""
         if not self._disk.is_directory(root):
-            raise StoreError(f"{self._destination.url}: no such folder: make it, or mount what belongs there")
+            raise DestinationError(
+                f"{self._destination.url}: no such folder: make it, or mount what belongs there"
+            )
 
     def _make_durable(self, root: Path, key: str) -> None:
-        """obstore leaves that to the kernel. Raises StoreError."""
+        """obstore leaves that to the kernel. Raises DestinationError."""
         disk, path = self._disk, root / key
         try:
             disk.sync_file(path)
@@ -175,11 +174,8 @@ class Store:
                 if folder == root:
                     break
         except StorageError as e:
-            raise StoreError(str(e)) from None
+            raise DestinationError(str(e)) from None
 
     async def _within(self, call: Awaitable[_Result], size: int) -> _Result:
         """The call's result, in the time that so many bytes may take. Raises TimeoutError."""
         return await asyncio.wait_for(call, self._timeout_s * (1 + size / PART_BYTES))
-
-
-Deliver = Callable[[str, Content, str], Awaitable[bool]]

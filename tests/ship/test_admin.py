@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
@@ -16,7 +17,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from ingestd.config import Settings
 from ingestd.service import listeners
 from ingestd.ship.admin import Admin
+from ingestd.ship.delivery import Segment
+from ingestd.ship.destination import destination
+from ingestd.ship.objects import Objects
+from ingestd.ship.pace import Backoff, Pace
 from ingestd.ship.shipper import Shipper, Waiting
+from ingestd.ship.store import Store
 from ingestd.storage.disk import Disk
 from ingestd.storage.shipped import Markers
 from tests.support.shipping import TEMPLATE
@@ -46,20 +52,16 @@ def test_it_tells_how_it_is(kind: str, tmp_path: Path, caplog: pytest.LogCapture
 
 async def look(kind: str, tmp_path: Path) -> None:
     """All that is shown."""
-
-    async def deliver(*_: object) -> bool:
-        return True
-
-    shipper = Shipper(
-        Disk(), tmp_path, deliver, TEMPLATE, Markers(Disk(), tmp_path, "x"), 1000, wall=lambda: 107.5
-    )
+    store = Store(destination(f"file://{tmp_path}", {}), Pace(0, lambda: 0.0), 20)
+    delivery = Objects(Disk(), store, TEMPLATE, 1000)
+    shipper = Shipper(Disk(), tmp_path, delivery, Markers(Disk(), tmp_path, "x"), wall=lambda: 107.5)
     address = f"unix:{tmp_path}/admin" if kind == "unix" else "127.0.0.1:0"
     opened = listeners.open_admin(msgspec.structs.replace(Settings(), admin=address))
     address = opened[0].address
     admin = await Admin.serve(Settings(), shipper, opened)
     gc.collect()
     shipper.behind = {
-        name: Waiting(tmp_path, size, written, shipper._store_backoff)
+        name: Waiting(Segment(tmp_path, name), size, written, Backoff(lambda: 0.0, Random()))
         for name, size, written in (("a", 10, 100.0), ("b", 5, 103.0))
     }
     shipper.tally.segments_delivered, shipper.tally.bytes_delivered = 7, 70

@@ -16,6 +16,7 @@ import pytest
 
 from ingestd.ship import pace
 from ingestd.ship.destination import destination
+from ingestd.ship.objects import Objects
 from ingestd.ship.pace import Pace
 from ingestd.ship.shipper import Shipper
 from ingestd.ship.store import Store
@@ -47,9 +48,10 @@ def started(
 
     def start(timeout_s: float) -> Shipper:
         there = destination(f"s3://{place}", environ)
-        deliver = Store(there, Pace(0, lambda: 0.0), timeout_s).deliver
-        marked = Markers(Disk(), tmp_path / "data", there.label)
-        shipper = Shipper(Disk(), tmp_path / "data", deliver, TEMPLATE, marked, 1_000_000)
+        delivery = Objects(Disk(), Store(there, Pace(0, lambda: 0.0), timeout_s), TEMPLATE, 1_000_000)
+        shipper = Shipper(
+            Disk(), tmp_path / "data", delivery, Markers(Disk(), tmp_path / "data", there.label)
+        )
         shipper.begin(str(there))
         return shipper
 

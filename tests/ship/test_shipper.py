@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from ingestd.errors import StorageError
-from ingestd.ship.content import Content, load
+from ingestd.ship.content import load
+from ingestd.ship.delivery import Delivered, Delivery, Segment
 from ingestd.ship.destination import destination
+from ingestd.ship.objects import Objects
 from ingestd.ship.pace import Pace
 from ingestd.ship.shipper import Shipper
-from ingestd.ship.store import Deliver, Store
+from ingestd.ship.store import Store
 from ingestd.storage.disk import Disk
 from ingestd.storage.shipped import Markers
 from tests.support.proxy import Proxy
@@ -24,19 +25,25 @@ from tests.support.weed import Weed
 def shipper_to(folder: Path, data_dir: Path, at_once: int = 1 << 30) -> Shipper:
     """A shipper of this process, to a folder."""
     place = destination(f"file://{folder}", {})
-    deliver = Store(place, Pace(0, lambda: 0.0), 20).deliver
-    markers = Markers(Disk(), data_dir, place.label)
-    shipper = Shipper(Disk(), data_dir, deliver, TEMPLATE, markers, at_once)
+    delivery = Objects(Disk(), Store(place, Pace(0, lambda: 0.0), 20), TEMPLATE, at_once)
+    shipper = Shipper(Disk(), data_dir, delivery, Markers(Disk(), data_dir, place.label))
     shipper.begin(str(place))
     return shipper
 
 
-async def counting(deliver: Deliver, new: list[str], key: str, content: Content, name: str) -> bool:
-    """The same, and the names of objects that were made."""
-    is_new = await deliver(key, content, name)
-    if is_new:
-        new.append(name)
-    return is_new
+class Counting:
+    """The same delivery, and the names of the objects that it has made."""
+
+    def __init__(self, delivery: Delivery, new: list[str]) -> None:
+        self.lanes = delivery.lanes
+        self._delivery = delivery
+        self._new = new
+
+    async def deliver(self, segment: Segment) -> Delivered | None:
+        delivered = await self._delivery.deliver(segment)
+        if delivered is not None and delivered.is_new:
+            self._new.append(segment.name)
+        return delivered
 
 
 async def test_in_parts_to_a_folder_too_and_a_repeat_finds_it(tmp_path: Path, target: Path) -> None:
@@ -70,7 +77,7 @@ async def test_two_shippers_at_once_deliver_each_segment_once(tmp_path: Path, ta
     both = [shipper_to(target, tmp_path / "data"), shipper_to(target, tmp_path / "data", at_once=100)]
     new: list[str] = []
     for shipper in both:
-        shipper._deliver_to = partial(counting, shipper._deliver_to, new)
+        shipper._delivery = Counting(shipper._delivery, new)
     assert await asyncio.gather(*(shipper.run_once() for shipper in both)) == [True, True]
     assert_delivered(files(target), made)
     # One or the other has made each object, and knows it.
@@ -107,7 +114,7 @@ async def test_a_damaged_segment_is_not_delivered_and_holds_up_no_other(tmp_path
     shipper._say = lambda _level, text, *arguments: told.append(text % arguments)
     assert not await shipper.run_once()
     name = path.name.removesuffix(".ndjson.zst")
-    assert [waiting.path for waiting in shipper.behind.values()] == [path]
+    assert [waiting.segment.path for waiting in shipper.behind.values()] == [path]
     assert sum("is damaged" in line for line in told) == 1
     made.pop(name)
     assert_delivered(files(target), made)
@@ -315,7 +322,7 @@ async def test_what_a_folder_does_not_make_durable_is_not_delivered(tmp_path: Pa
     store = Store(place, Pace(0, lambda: 0.0), 20)
     store._disk = FullDisk(3)
     kept = Markers(Disk(), tmp_path / "data", place.label)
-    shipper = Shipper(Disk(), tmp_path / "data", store.deliver, TEMPLATE, kept, 1 << 20)
+    shipper = Shipper(Disk(), tmp_path / "data", Objects(Disk(), store, TEMPLATE, 1 << 20), kept)
     shipper.begin(str(place))
     await shipper.look()
     await shipper._round(9)
