@@ -129,8 +129,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     X-Forwarded-For, or in Forwarded, is logged as the peer."""
 
     ship_to: str = ""
-    """Where `ingestd ship` delivers sealed segments: s3://BUCKET/PREFIX, gs://…, az://…, file:///FOLDER.
-    Credentials come from the environment, never from here."""
+    """Where `ingestd ship` delivers sealed segments: s3://BUCKET/PREFIX, gs://…, az://…, file:///FOLDER; or
+    their events: kafka://HOST:PORT/TOPIC, nats://HOST:PORT/SUBJECT. Credentials come from the environment,
+    never from here."""
     ship_key: str = "date={date}/hour={hour}/{name}-{sha256}.ndjson.zst"
     """An object's name below that; {node} is another word for it. {name} and {sha256}, of the content, must
     be in it, so that it can stand for one segment only."""
@@ -140,6 +141,18 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long the store may take for a request, and once more for each 8 MiB that it is sent."""
     ship_admin: str = ""
     """HOST:PORT or unix:PATH of the shipper's own /metrics, /healthz and /readyz; empty: there is none."""
+
+    message_key: str = "{messageId}"
+    """The key of an event's message in Kafka, which chooses its partition: text with fields of the event,
+    such as {userId}; where it comes to nothing there is no key."""
+    message_headers: str = "source={source}"
+    """Headers of an event's message, in Kafka and NATS: name=text, several parted by commas. Its messageId
+    has a header in any case."""
+    message_bytes_max: Annotated[int, Meta(ge=32 * 1024, le=1 << 30)] = 1_000_000
+    """Largest message that the log takes: not above Kafka's max.message.bytes, NATS' max_payload."""
+    kafka_config_file: str = ""
+    """More properties of librdkafka, name=value a line: security.protocol, sasl.username and the like. Its
+    secrets are for its owner to read only."""
 
 
 _FIELDS: dict[str, Any] = get_type_hints(Settings, include_extras=True)

@@ -15,7 +15,7 @@ LAYERS = [
     {"cli", "__main__"},
     {"finding", "ship"},
     {"service"},
-    {"http", "storage"},
+    {"eventlog", "http", "storage"},
     {"ring", "ratelimit", "sifting"},
     {"events", "keys", "config"},
     {"forms"},
