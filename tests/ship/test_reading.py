@@ -118,8 +118,10 @@ def test_a_query_that_read_more_than_its_partition_would_have_failed(
 
 
 def test_every_program_of_the_page_is_run() -> None:
-    tools = [re.findall(r"^import (polars|duckdb)$", block, re.M) for block in blocks("python")]
-    assert sorted(tools) == [["duckdb"], ["polars"], ["polars"]]
+    tools = [
+        re.findall(r"^(?:import|from) (polars|duckdb|pyspark)\b", block, re.M) for block in blocks("python")
+    ]
+    assert sorted(tools) == [["duckdb"], ["polars"], ["polars"], ["pyspark"], ["pyspark"]]
     assert len(blocks("sql")) == 1
     assert not blocks("sh")
     assert "AWS_SECRET_ACCESS_KEY" not in os.environ

@@ -1,0 +1,190 @@
+"""Kafka's protocol without Kafka: the mock cluster of librdkafka, made on confluent-kafka's own library.
+
+Its brokers listen on 127.0.0.1, so any process can be their client. What they are not (librdkafka 2.16):
+- Messages are kept in memory, 5 MiB of each partition; beyond, the oldest are dropped.
+- A broker that is down leads what it led. One that is up needs no others for `acks=all`.
+- Sequence numbers of idempotent producers are looked at in transactions only: a Produce whose answer is lost
+  is stored twice, where a real broker would know it again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+_PRODUCE: Final = 0
+"""The ApiKey of a Produce request."""
+_PRODUCER: Final = 0
+"""rd_kafka_type_t."""
+_READ_S: Final = 30.0
+_ERROR_BYTES: Final = 512
+
+NOT_ENOUGH_REPLICAS: Final = 19
+REQUEST_TIMED_OUT: Final = 7
+TOPIC_AUTHORIZATION_FAILED: Final = 29
+DISCONNECT: Final = -195
+"""RD_KAFKA_RESP_ERR__TRANSPORT: not of the protocol; the broker stores nothing and cuts the connection."""
+
+Message = tuple[int, bytes | None, bytes | None, dict[str, object]]
+"""Its partition, key, value and headers."""
+
+
+def _library() -> ctypes.CDLL:
+    """The library that confluent_kafka itself uses: two of them in a process would not know each other."""
+    import confluent_kafka
+
+    package = Path(confluent_kafka.__file__).parent
+    found = sorted(package.parent.glob("confluent_kafka.libs/librdkafka*.so*"))
+    # Without a bundled one (a build from source) it is in the process, under the names of the system's.
+    library = ctypes.CDLL(str(found[0]) if found else "librdkafka.so.1")
+    pointer, number, text = ctypes.c_void_p, ctypes.c_int32, ctypes.c_char_p
+    # From rdkafka.h and rdkafka_mock.h.
+    signatures: dict[str, tuple[Any, list[Any]]] = {
+        "rd_kafka_conf_new": (pointer, []),
+        "rd_kafka_conf_set": (ctypes.c_int, [pointer, text, text, text, ctypes.c_size_t]),
+        "rd_kafka_new": (pointer, [ctypes.c_int, pointer, text, ctypes.c_size_t]),
+        "rd_kafka_destroy": (None, [pointer]),
+        "rd_kafka_err2str": (text, [ctypes.c_int]),
+        "rd_kafka_mock_cluster_new": (pointer, [pointer, ctypes.c_int]),
+        "rd_kafka_mock_cluster_destroy": (None, [pointer]),
+        "rd_kafka_mock_cluster_bootstraps": (text, [pointer]),
+        "rd_kafka_mock_topic_create": (ctypes.c_int, [pointer, text, ctypes.c_int, ctypes.c_int]),
+        "rd_kafka_mock_broker_set_down": (ctypes.c_int, [pointer, number]),
+        "rd_kafka_mock_broker_set_up": (ctypes.c_int, [pointer, number]),
+        "rd_kafka_mock_broker_set_rtt": (ctypes.c_int, [pointer, number, ctypes.c_int]),
+        "rd_kafka_mock_partition_set_leader": (ctypes.c_int, [pointer, text, number, number]),
+        "rd_kafka_mock_push_request_errors_array": (
+            None,
+            [pointer, ctypes.c_int16, ctypes.c_size_t, ctypes.POINTER(ctypes.c_int)],
+        ),
+        "rd_kafka_mock_clear_request_errors": (None, [pointer, ctypes.c_int16]),
+        "rd_kafka_mock_start_request_tracking": (None, [pointer]),
+        "rd_kafka_mock_get_requests": (
+            ctypes.POINTER(pointer),
+            [pointer, ctypes.POINTER(ctypes.c_size_t)],
+        ),
+        "rd_kafka_mock_request_api_key": (ctypes.c_int16, [pointer]),
+        "rd_kafka_mock_request_destroy_array": (None, [ctypes.POINTER(pointer), ctypes.c_size_t]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+class KafkaCluster:
+    """So many brokers, numbered from 1; with `with`, they end with the block."""
+
+    def __init__(self, brokers: int = 3) -> None:
+        self.brokers = brokers
+        self._library = _library()
+        self._handle: int | None = None
+        self._cluster: int | None = None
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of every broker, with commas between."""
+        found = self._library.rd_kafka_mock_cluster_bootstraps(self._cluster)
+        assert isinstance(found, bytes)
+        return found.decode()
+
+    def make_topic(self, name: str, partitions: int = 1) -> None:
+        """Make a topic, on all brokers."""
+        create = self._library.rd_kafka_mock_topic_create
+        self._check(create(self._cluster, name.encode(), partitions, self.brokers))
+
+    def lead(self, topic: str, partition: int, broker: int) -> None:
+        """Let a broker lead a partition; -1: nobody."""
+        set_leader = self._library.rd_kafka_mock_partition_set_leader
+        self._check(set_leader(self._cluster, topic.encode(), partition, broker))
+
+    def down(self, broker: int = -1) -> None:
+        """Cut a broker's connections and refuse new ones; -1: of all. It leads what it led."""
+        self._check(self._library.rd_kafka_mock_broker_set_down(self._cluster, broker))
+
+    def up(self, broker: int = -1) -> None:
+        """Let it be connected to again."""
+        self._check(self._library.rd_kafka_mock_broker_set_up(self._cluster, broker))
+
+    def slow(self, broker: int, rtt_ms: int) -> None:
+        """Let a broker answer so much later; it does at once what it is asked. 0: no longer."""
+        self._check(self._library.rd_kafka_mock_broker_set_rtt(self._cluster, broker, rtt_ms))
+
+    def fail_produce(self, *codes: int) -> None:
+        """Refuse the next Produce requests, one for each code, and store nothing of them."""
+        push = self._library.rd_kafka_mock_push_request_errors_array
+        push(self._cluster, _PRODUCE, len(codes), (ctypes.c_int * len(codes))(*codes))
+
+    def produces(self) -> int:
+        """How many Produce requests have come since the start."""
+        count = ctypes.c_size_t()
+        requests = self._library.rd_kafka_mock_get_requests(self._cluster, ctypes.byref(count))
+        api_key = self._library.rd_kafka_mock_request_api_key
+        found = [int(api_key(requests[number])) for number in range(count.value)].count(_PRODUCE)
+        self._library.rd_kafka_mock_request_destroy_array(requests, count)
+        return found
+
+    def restore(self) -> None:
+        """All brokers are up and quick, and refuse nothing."""
+        self._library.rd_kafka_mock_clear_request_errors(self._cluster, _PRODUCE)
+        for broker in range(1, self.brokers + 1):
+            self.slow(broker, 0)
+        self.up()
+
+    def messages(self, topic: str) -> list[Message]:
+        """All that a topic holds, partition by partition, each in its order; all brokers must be up."""
+        from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.address,
+                "group.id": "tests",
+                "enable.auto.commit": False,
+                "log_level": 0,
+            }
+        )
+        found: list[Message] = []
+        try:
+            partitions = consumer.list_topics(topic, timeout=_READ_S).topics[topic].partitions
+            for number in sorted(partitions):
+                place = TopicPartition(topic, number, OFFSET_BEGINNING)
+                low, high = consumer.get_watermark_offsets(place, timeout=_READ_S)
+                assert low == 0, (
+                    f"{topic}[{number}] has lost its first {low} messages: more than 5 MiB were sent"
+                )
+                consumer.assign([place])
+                for offset in range(high):
+                    message = consumer.poll(_READ_S)
+                    assert message is not None, f"{topic}[{number}] has {offset} of {high} messages"
+                    assert message.error() is None, message.error()
+                    assert message.offset() == offset
+                    found.append((number, message.key(), message.value(), dict(message.headers() or [])))
+        finally:
+            consumer.close()
+        return found
+
+    def _check(self, code: int) -> None:
+        assert code == 0, self._library.rd_kafka_err2str(code).decode()
+
+    def __enter__(self) -> Self:
+        reason = ctypes.create_string_buffer(_ERROR_BYTES)
+        config = self._library.rd_kafka_conf_new()
+        # It would warn that it has no brokers to connect to.
+        assert self._library.rd_kafka_conf_set(config, b"log_level", b"0", reason, len(reason)) == 0, (
+            reason.value
+        )
+        self._handle = self._library.rd_kafka_new(_PRODUCER, config, reason, len(reason))
+        assert self._handle, reason.value.decode()
+        self._cluster = self._library.rd_kafka_mock_cluster_new(self._handle, self.brokers)
+        assert self._cluster
+        self._library.rd_kafka_mock_start_request_tracking(self._cluster)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._library.rd_kafka_mock_cluster_destroy(self._cluster)
+        self._library.rd_kafka_destroy(self._handle)
+        self._cluster = self._handle = None
