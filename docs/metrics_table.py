@@ -47,6 +47,9 @@ class _Nowhere:
     async def deliver(self, _segment: Segment) -> None:
         return None
 
+    async def close(self) -> None:
+        return None
+
 
 def ship_table() -> str:
     """The same of a shipper."""

@@ -62,6 +62,8 @@ class Tally:
     segments_found: int = 0
     """Of these: those that were there already, after a lost answer or by another shipper."""
     bytes_delivered: int = 0
+    events_sent: int = 0
+    """Of these segments, to a log."""
     retries: int = 0
     segments_gone: int = 0
 
@@ -253,6 +255,7 @@ class Shipper:
         self.tally.segments_delivered += 1
         self.tally.segments_found += not delivered.is_new
         self.tally.bytes_delivered += delivered.size
+        self.tally.events_sent += delivered.events
         self._backoff.succeeded()
         if self.problem:
             self.problem = ""
@@ -262,5 +265,6 @@ class Shipper:
     def _gone(self, segment: Segment) -> None:
         """It was here, and was not delivered by this shipper."""
         if not self._markers.has(segment.mark):
+            self._markers.remove(segment.mark)
             self.tally.segments_gone += 1
             self._say(logging.ERROR, "%s was deleted before it was delivered", segment.path.name)
