@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -17,10 +18,12 @@ from typing import Any, Final, Self
 
 import pytest
 
+from ingestd.config import Settings
 from tests.support.balancer import PAGE, Balancer, Kind
 from tests.support.senders import Senders, Session
-from tests.support.server import EVENT, Server, run, wait_until
-from tests.support.tools import tool
+from tests.support.server import EVENT, Server, clean_environ, run, wait_until
+from tests.support.shipping import files, message_ids
+from tests.support.tools import ROOT, tool
 
 KINDS: Final[tuple[Kind, ...]] = ("haproxy", "nginx")
 _SOME: Final = 300
@@ -165,11 +168,12 @@ def test_what_ingestd_says_comes_through(fleet: Fleet) -> None:
         assert refused.json["code"] == "invalid_event"
 
 
-def test_a_body_that_is_too_large_is_refused_by_ingestd(fleet: Fleet) -> None:
+def test_a_body_that_is_too_large_gets_413(fleet: Fleet) -> None:
     with closing(fleet.session()) as session:
-        answer = session.post("/v1/bulk-track", b"[" + b" " * 12_000_000 + b"]")
+        answer = session.post("/v1/bulk-track", b" " * (Settings().body_bytes_max + 1))
         assert answer.status == 413
         assert answer.json["error"] == "Payload exceeds maximum allowed size (10MB)."
+        assert answer.json["code"] == "payload_too_large"
     assert fleet.stored() == []
 
 
@@ -243,6 +247,54 @@ def test_haproxy_leaves_out_a_node_that_is_not_ready(tmp_path: Path) -> None:
         wait_until(lambda: "Server nodes/a is DOWN" in balancer.log, "HAProxy has asked")
         assert [session.post("/v1/track", EVENT).status for _ in range(6)] == [200] * 6
         assert len(other.events()) == 6
+
+
+def test_what_a_lost_node_had_acknowledged_is_delivered_from_its_disk(tmp_path: Path) -> None:
+    [block] = re.findall(r"^```sh\n(timeout .*?)```$", PAGE, re.M | re.S)
+    target = tmp_path / "target"
+    target.mkdir()
+    with node(tmp_path / "a", workers=2) as lost:
+        for number in range(12):
+            # A connection each, so that both workers have some.
+            with lost.client() as client:
+                assert client.post("/v1/track", EVENT | {"messageId": f"{number}"}).status == 200
+        lost.kill()
+    opened = list(lost.data_dir.glob("open/*.open"))
+    assert opened
+    places = {
+        "/mnt/a/ingestd": str(lost.data_dir),
+        "/run/ingestd-recover.sock": str(tmp_path / "recover.sock"),
+        "s3://my-bucket/events": f"file://{target}",
+        "ingestd ": f"{sys.executable} -m ingestd ",
+    }
+    for place, own in places.items():
+        assert place in block
+        block = block.replace(f" {place}", f" {own}").replace(f":{place}", f":{own}")
+    start, *rest = block.splitlines()
+    with (tmp_path / "recovery").open("wb") as log:
+        recovery = subprocess.Popen(["bash", "-c", f"exec {start}"], stderr=log, env=clean_environ())
+    wait_until(lambda: not any(path.exists() for path in opened), "what was open is sealed")
+    # As if the 60 s were over: timeout hands it on.
+    recovery.terminate()
+    assert recovery.wait(60) == 0
+    assert "recovered" in (tmp_path / "recovery").read_text()
+    for command in rest:
+        done = subprocess.run(
+            ["bash", "-c", command], capture_output=True, text=True, check=False, env=clean_environ()
+        )
+        assert done.returncode == 0, done.stderr
+    assert sorted(message_ids(files(target))) == sorted(str(number) for number in range(12))
+
+
+def test_the_page_names_metrics_that_there_are() -> None:
+    known = {
+        name
+        for page in ("metrics.md", "shipping.md")
+        for name in re.findall(r"^\| `(ingestd_\w+)` \|", (ROOT / "docs" / page).read_text(), re.M)
+    }
+    named = set(re.findall(r"\bingestd_\w+", PAGE))
+    assert named
+    assert named <= known
 
 
 def test_without_a_node_haproxy_says_429_and_nginx_500(fleet: Fleet) -> None:
