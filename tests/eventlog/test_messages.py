@@ -173,5 +173,5 @@ def test_properties_that_are_none_are_refused_without_being_quoted(
 
 
 def test_a_file_of_properties_that_is_not_there_is_told_of(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="kafka_config_file: .*: No such file"):
+    with pytest.raises(UsageError, match=r"kafka_config_file: .*: No such file"):
         properties(tmp_path / "none")
