@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -45,6 +46,8 @@ class Delivered:
     """False if it was there already: after a lost answer, or by another shipper."""
     told: dict[str, object]
     """For whoever reads the marker."""
+    dropped: int = 0
+    """Events that were left out, for they are there already."""
 
 
 class Delivery(Protocol):
@@ -52,6 +55,11 @@ class Delivery(Protocol):
 
     lanes: int
     """Segments that may be on their way at once. With 1 they arrive in the order of their names."""
+
+    @property
+    def underway(self) -> Sequence[str]:
+        """Marks of segments that have their turn before any other, in this order, if they still wait."""
+        ...
 
     async def deliver(self, segment: Segment) -> Delivered | None:
         """Get it there, durably; None if a stop came first.
