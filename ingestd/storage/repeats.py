@@ -190,4 +190,4 @@ def distinct(
                 say(f"more than {ids_max} events: repeats of the oldest are not known any more")
     finally:
         if dropped:
-            say(f"{dropped} repeats were left out")
+            say(f"repeats left out: {dropped}")

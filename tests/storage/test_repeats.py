@@ -197,7 +197,7 @@ def test_distinct_lines_and_what_is_said_of_them() -> None:
     told: list[str] = []
     parts = [lines("a", "b"), lines("b"), lines("a", "c")]
     assert b"".join(distinct(parts, told.append)) == lines("a", "b", "c")
-    assert told == ["2 repeats were left out"]
+    assert told == ["repeats left out: 2"]
     told.clear()
     assert list(distinct([lines("a"), lines("b")], told.append)) == [lines("a"), lines("b")]
     assert told == []
@@ -205,5 +205,5 @@ def test_distinct_lines_and_what_is_said_of_them() -> None:
     assert list(distinct([*many, *many[-2:]], told.append, 40)) == [*many, b"", b""]
     assert told == [
         "more than 40 events: repeats of the oldest are not known any more",
-        "2 repeats were left out",
+        "repeats left out: 2",
     ]
