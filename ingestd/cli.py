@@ -53,6 +53,8 @@ is stopped, or with --once until what is sealed now is delivered. A server on th
 deletes, as its retention says, only what is delivered. Credentials come from the environment
 (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL, …).
 
+--dedup 24h leaves out events whose messageId was delivered in the 24 hours before.
+
 Exit status 0: with --once, all is confirmed, else it was stopped; 1: not all is; 2: usage."""
 
 _OUTPUT_BYTES = 1024 * 1024

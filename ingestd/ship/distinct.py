@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
@@ -26,10 +27,15 @@ from ingestd.storage.disk import Disk
 from ingestd.storage.packing import Packer
 from ingestd.storage.reading import whole
 from ingestd.storage.repeats import Seen
+from ingestd.storage.segment import Commit
 from ingestd.storage.shipped import Markers
 
 _ANEW: Final = ".anew.{}.new"
 """What the next start removes, as it does with markers that were not finished."""
+
+
+class _Stopped(Exception):
+    """A stop came first."""
 
 
 class DistinctObjects:
@@ -46,6 +52,7 @@ class DistinctObjects:
         at_once_bytes_max: int,
         markers: Markers,
         seen: Seen,
+        stopping: asyncio.Event,
     ) -> None:
         """As for `Objects`. Raises StorageError."""
         self.underway = markers.underway()
@@ -55,12 +62,15 @@ class DistinctObjects:
         self._at_once_bytes_max = at_once_bytes_max
         self._markers = markers
         self._seen = seen
+        self._stopping = stopping
         self._anew = markers.folder / _ANEW.format(os.getpid())
 
     async def deliver(self, segment: Segment) -> Delivered | None:
-        """Have the object there. Raises DestinationError, StorageError."""
+        """Have the object there; None if a stop came first. Raises DestinationError, StorageError."""
         try:
             return await self._deliver(segment)
+        except _Stopped:
+            return None
         finally:
             self._seen.forget_pending()
             await asyncio.to_thread(self._disk.unlink, self._anew)
@@ -86,7 +96,7 @@ class DistinctObjects:
         source = load(self._disk, segment.path, self._at_once_bytes_max)
         segment.require(self._disk)
         intact = dropped = 0
-        commits = whole(self._disk, segment.path)
+        commits = self._commits(segment)
         for commit, lines in commits:
             sifted = self._seen.sift(lines, commit.last_ms)
             if sifted.dropped:
@@ -103,7 +113,7 @@ class DistinctObjects:
                 self._disk.write(fd, part)
 
             packer = Packer(write)
-            for before, lines in islice(whole(self._disk, segment.path), intact):
+            for before, lines in islice(self._commits(segment), intact):
                 packer.add(lines, before.events, before)
             packer.add(sifted.kept, commit.events - sifted.dropped, commit)
             for commit, lines in commits:
@@ -115,6 +125,13 @@ class DistinctObjects:
             return source, None, dropped
         data = self._disk.read(self._anew) if size <= self._at_once_bytes_max else None
         return source, Content(self._disk, self._anew, size, digest.hexdigest(), data), dropped
+
+    def _commits(self, segment: Segment) -> Iterator[tuple[Commit, bytes]]:
+        """Raises _Stopped, for nobody waits for this thread longer than for what is on its way."""
+        for commit in whole(self._disk, segment.path):
+            if self._stopping.is_set():
+                raise _Stopped
+            yield commit
 
     def _put_underway(self, segment: Segment) -> None:
         """Write down that it may be there from now on, after those whose markers are missing still."""

@@ -71,13 +71,13 @@ class _Process:
         store = Store(self._place, Pace(settings.ship_bytes_per_s, loop.time), settings.ship_timeout_s)
         markers = Markers(disk, data_dir, self._place.label)
         seen = Seen(settings.ship_dedup_s, settings.ship_dedup_ids_max) if settings.ship_dedup_s else None
-        at_once = at_once_bytes_max(settings.ship_bytes_per_s)
+        at_once, stopped = at_once_bytes_max(settings.ship_bytes_per_s), asyncio.Event()
         delivery: Delivery = (
             Objects(disk, store, self._template, at_once)
             if seen is None
-            else DistinctObjects(disk, store, self._template, at_once, markers, seen)
+            else DistinctObjects(disk, store, self._template, at_once, markers, seen, stopped)
         )
-        self._shipper = shipper = Shipper(disk, data_dir, delivery, markers, say=self._say)
+        self._shipper = shipper = Shipper(disk, data_dir, delivery, markers, stopping=stopped, say=self._say)
         shipper.seen = seen
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)

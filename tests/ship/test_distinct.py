@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ from ingestd.ship.shipper import Shipper
 from ingestd.ship.store import Store
 from ingestd.ship.window import rebuild
 from ingestd.storage.disk import Disk
-from ingestd.storage.repeats import Seen
+from ingestd.storage.repeats import Seen, Sifted
 from ingestd.storage.segment import open_directory
 from ingestd.storage.shipped import Markers, undelivered
 from tests.storage.samples import write
@@ -76,7 +77,9 @@ def started(place: str, data_dir: Path, *, at_once: int = 1 << 30, ids_max: int 
     kept = Markers(Disk(), data_dir, there.label)
     seen = Seen(DAY_S, ids_max)
     store = Store(there, Pace(0, lambda: 0.0), 20)
-    shipper = Shipper(Disk(), data_dir, DistinctObjects(Disk(), store, TEMPLATE, at_once, kept, seen), kept)
+    stopping = asyncio.Event()
+    delivery = DistinctObjects(Disk(), store, TEMPLATE, at_once, kept, seen, stopping)
+    shipper = Shipper(Disk(), data_dir, delivery, kept, stopping=stopping)
     shipper.begin(str(there))
     rebuild(Disk(), data_dir, kept, seen, lambda *_: None, lambda: False)
     shipper.seen = seen
@@ -456,6 +459,28 @@ async def test_a_network_that_is_cut_anywhere_doubles_and_loses_no_event(
         assert await shipper.run_once()
     assert_once(weed.objects(place), sent)
     assert markers(data) == sealed(data).keys()
+
+
+async def test_a_stop_ends_the_writing_anew_and_leaves_nothing(
+    tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    seal(data, 1, ["a"], ["a", "b"], ["c"], ["d"])
+    shipper, sift = started(f"file://{target}", data), Seen.sift
+
+    def sift_and_stop(seen: Seen, lines: bytes, at_ms: int) -> Sifted:
+        if b'"c"' in lines:
+            shipper.stopping.set()
+        return sift(seen, lines, at_ms)
+
+    monkeypatch.setattr(Seen, "sift", sift_and_stop)
+    assert not await shipper.run_once()
+    assert (len(shipper.behind), shipper.problem, files(target)) == (1, "", {})
+    assert not list(data.glob("shipped/*/.*"))
+    monkeypatch.undo()
+    shipper.stopping.clear()
+    assert await shipper.run_once()
+    assert_once(files(target), "abcd")
 
 
 async def test_a_stop_ends_the_reading_of_what_was_delivered(tmp_path: Path, target: Path) -> None:
