@@ -49,6 +49,9 @@ class _Nowhere:
     async def deliver(self, _segment: Segment) -> None:
         return None
 
+    async def close(self) -> None:
+        return None
+
 
 def ship_table() -> str:
     """The same of a shipper."""

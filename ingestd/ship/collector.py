@@ -48,6 +48,7 @@ class Collector(BaseCollector):
             ("segments", "Segments that are delivered, by the destination's word.", tally.segments_delivered),
             ("bytes", "Their bytes.", tally.bytes_delivered),
             ("found_segments", "Of these segments: those that were there already.", tally.segments_found),
+            ("events", "Of these segments: events that were sent to a log.", tally.events_sent),
             (
                 "dropped_events",
                 "Events that were left out, for they are there already (--dedup).",

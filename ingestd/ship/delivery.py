@@ -46,6 +46,8 @@ class Delivered:
     """False if it was there already: after a lost answer, or by another shipper."""
     told: dict[str, object]
     """For whoever reads the marker."""
+    events: int = 0
+    """That were sent one by one."""
     dropped: int = 0
     """Events that were left out, for they are there already."""
 
@@ -66,4 +68,8 @@ class Delivery(Protocol):
 
         Raises DestinationError, and StorageError (Gone) if it is the segment that is to blame.
         """
+        ...
+
+    async def close(self) -> None:
+        """Give up what is on its way; a call of `deliver` ends soon."""
         ...

@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from ingestd.errors import StorageError, UsageError
+from ingestd.eventlog.address import SCHEMES, Address, address, is_log
 from ingestd.storage.segment import NAME
 
 STAGING: Final = "_shipping"
@@ -43,7 +44,7 @@ KINDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A store, and a prefix in it."""
+    """A store and a prefix in it, or a log."""
 
     scheme: str
     url: str
@@ -51,9 +52,12 @@ class Destination:
     endpoint: str
     label: str
     """What its directory in DATA/shipped is called: the same URL at another endpoint is another place."""
+    log: Address | None = None
+    """If it is a log."""
 
     @property
     def kind(self) -> Kind:
+        """Of a store."""
         return KINDS[self.scheme]
 
     def __str__(self) -> str:
@@ -64,9 +68,15 @@ def destination(url: str, environ: Mapping[str, str]) -> Destination:
     """The destination of a URL. Raises UsageError, which quotes nothing that could be a secret."""
     if not url:
         raise UsageError("where to? Say --to URL, or ship_to in the settings, such as s3://BUCKET/PREFIX")
+    if is_log(url):
+        place = address(url, "--to")
+        # In any order they are the same cluster.
+        sorted_servers = ",".join(sorted(place.servers))
+        label = _label(f"{place.scheme}://{sorted_servers}/{place.name}", "")
+        return Destination(place.scheme, str(place), "", label, place)
     parts = urlsplit(url)
     if parts.scheme not in KINDS:
-        raise UsageError(f"--to: say one of {', '.join(f'{scheme}://…' for scheme in KINDS)}")
+        raise UsageError(f"--to: say one of {', '.join(f'{scheme}://…' for scheme in (*KINDS, *SCHEMES))}")
     kind = KINDS[parts.scheme]
     # argv is for every user of the machine to see, and the URL is logged.
     if "@" in parts.netloc or parts.query or parts.fragment:
@@ -81,16 +91,20 @@ def destination(url: str, environ: Mapping[str, str]) -> Destination:
         raise UsageError("--to: name a folder by its whole path, such as file:///srv/events")
     if any(part in (".", "..") for part in parts.path.split("/")):
         raise UsageError("--to: '.' and '..' have no place in the path")
-    place = re.sub("/+", "/", parts.path).rstrip("/")
-    clean = f"{parts.scheme}://{parts.netloc}{place}"
+    path = re.sub("/+", "/", parts.path).rstrip("/")
+    clean = f"{parts.scheme}://{parts.netloc}{path}"
     endpoint = environ.get(kind.endpoint, "").rstrip("/") if kind.endpoint else ""
     if "@" in endpoint:
         raise UsageError(
             f"{kind.endpoint}: credentials have no place in it; they come from {kind.credentials}"
         )
-    words = re.sub(r"[^A-Za-z0-9.]+", "-", f"{parts.scheme}-{parts.netloc}{place}").strip("-")
-    digest = hashlib.sha256(f"{clean} {endpoint}".encode()).hexdigest()
-    return Destination(parts.scheme, clean, endpoint, f"{words[:80]}-{digest[:8]}")
+    return Destination(parts.scheme, clean, endpoint, _label(clean, endpoint))
+
+
+def _label(url: str, endpoint: str) -> str:
+    words = re.sub(r"[^A-Za-z0-9.]+", "-", url).strip("-")
+    digest = hashlib.sha256(f"{url} {endpoint}".encode()).hexdigest()
+    return f"{words[:80]}-{digest[:8]}"
 
 
 class Template:

@@ -91,6 +91,9 @@ class DistinctObjects:
         told = {"object": key, "bytes": new.size, "sha256": new.sha256, "dropped": dropped}
         return Delivered(source.size, True, told, dropped=dropped)
 
+    async def close(self) -> None:
+        """Nothing holds: what is on its way is cancelled with its task."""
+
     def _load(self, segment: Segment) -> tuple[Content, Content | None, int]:
         """The segment, what is new in it, and how many events are not."""
         source = load(self._disk, segment.path, self._at_once_bytes_max)

@@ -36,6 +36,9 @@ class Objects:
         told = {"object": key, "bytes": content.size, "sha256": content.sha256}
         return Delivered(content.size, is_new, told)
 
+    async def close(self) -> None:
+        """Nothing holds: what is on its way is cancelled with its task."""
+
     def _load(self, segment: Segment) -> Content:
         content = load(self._disk, segment.path, self._at_once_bytes_max)
         segment.require(self._disk)

@@ -14,12 +14,15 @@ import msgspec
 import uvloop
 
 from ingestd.config import Settings
+from ingestd.eventlog.connect import connect
+from ingestd.eventlog.messages import Messages
 from ingestd.progress import Progress
 from ingestd.service import listeners, logs
 from ingestd.service.systemd import Notifier
 from ingestd.ship.delivery import Delivery
 from ingestd.ship.destination import Destination, Template, destination
 from ingestd.ship.distinct import DistinctObjects
+from ingestd.ship.events import Events
 from ingestd.ship.objects import Objects
 from ingestd.ship.pace import Pace
 from ingestd.ship.shipper import Shipper
@@ -43,20 +46,18 @@ def ship(settings: Settings, *, is_once: bool) -> int:
     """
     logs.begin(settings)
     place = destination(settings.ship_to, os.environ)
-    template = Template(settings.ship_key)
     admin = listeners.open_admin(msgspec.structs.replace(settings, admin=settings.ship_admin))
     try:
-        return uvloop.run(_Process(settings, place, template, is_once=is_once).run(admin))
+        return uvloop.run(_Process(settings, place, is_once=is_once).run(admin))
     finally:
         for listener in admin:
             listener.close()
 
 
 class _Process:
-    def __init__(self, settings: Settings, place: Destination, template: Template, *, is_once: bool) -> None:
+    def __init__(self, settings: Settings, place: Destination, *, is_once: bool) -> None:
         self._settings = settings
         self._place = place
-        self._template = template
         self._is_once = is_once
         self._progress = Progress(sys.stderr)
         self._notifier = Notifier(os.environ)
@@ -66,22 +67,18 @@ class _Process:
 
     async def run(self, admin: list[listeners.Listener]) -> int:
         """Deliver until there is nothing more to do, or a signal comes; returns the exit status."""
-        loop, settings, disk = asyncio.get_running_loop(), self._settings, Disk()
-        data_dir = Path(settings.data_dir)
-        store = Store(self._place, Pace(settings.ship_bytes_per_s, loop.time), settings.ship_timeout_s)
+        loop, disk, data_dir = asyncio.get_running_loop(), Disk(), Path(self._settings.data_dir)
         markers = Markers(disk, data_dir, self._place.label)
-        seen = Seen(settings.ship_dedup_s, settings.ship_dedup_ids_max) if settings.ship_dedup_s else None
-        at_once, stopped = at_once_bytes_max(settings.ship_bytes_per_s), asyncio.Event()
-        delivery: Delivery = (
-            Objects(disk, store, self._template, at_once)
-            if seen is None
-            else DistinctObjects(disk, store, self._template, at_once, markers, seen, stopped)
-        )
-        self._shipper = shipper = Shipper(disk, data_dir, delivery, markers, stopping=stopped, say=self._say)
+        stop = asyncio.Event()
+        seen = self._window()
+        delivery = self._delivery(disk, markers, seen, stop)
+        self._shipper = shipper = Shipper(disk, data_dir, delivery, markers, stopping=stop, say=self._say)
         shipper.seen = seen
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
         shipper.begin(str(self._place))
+        if self._place.log is not None or seen is not None:
+            markers.hold()
         self._say(logging.INFO, "delivers what is sealed in %s to %s", data_dir.resolve(), self._place)
         ticking = asyncio.create_task(self._tick(admin))
         work = asyncio.create_task(self._work(disk, data_dir, markers))
@@ -89,6 +86,7 @@ class _Process:
         await asyncio.wait((work, stopping, ticking), return_when=asyncio.FIRST_COMPLETED)
         shipper.stopping.set()
         await asyncio.wait((work,), timeout=_STOP_S)
+        await delivery.close()
         for task in (work, stopping, ticking):
             task.cancel()
         ended = await asyncio.gather(work, ticking, stopping, return_exceptions=True)
@@ -110,6 +108,24 @@ class _Process:
 
     def _recall(self, done_bytes: int, total_bytes: int) -> None:
         self._recalled = done_bytes, total_bytes
+
+    def _window(self) -> Seen | None:
+        settings = self._settings
+        return Seen(settings.ship_dedup_s, settings.ship_dedup_ids_max) if settings.ship_dedup_s else None
+
+    def _delivery(self, disk: Disk, markers: Markers, seen: Seen | None, stopping: asyncio.Event) -> Delivery:
+        """Raises UsageError."""
+        settings, place = self._settings, self._place
+        pace = Pace(settings.ship_bytes_per_s, asyncio.get_running_loop().time)
+        if place.log is None:
+            store = Store(place, pace, settings.ship_timeout_s)
+            template, at_once = Template(settings.ship_key), at_once_bytes_max(settings.ship_bytes_per_s)
+            if seen is None:
+                return Objects(disk, store, template, at_once)
+            return DistinctObjects(disk, store, template, at_once, markers, seen, stopping)
+        messages = Messages(settings.message_key, settings.message_headers)
+        log = connect(place.log, settings, os.environ)
+        return Events(disk, log, place.url, messages, markers, pace, settings.ship_timeout_s, stopping)
 
     def _settle(self) -> int:
         shipper, tally = self._shipper, self._shipper.tally

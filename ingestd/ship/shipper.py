@@ -63,6 +63,8 @@ class Tally:
     segments_found: int = 0
     """Of these: those that were there already, after a lost answer or by another shipper."""
     bytes_delivered: int = 0
+    events_sent: int = 0
+    """Of these segments, to a log."""
     events_dropped: int = 0
     """Repeats that were left out."""
     retries: int = 0
@@ -259,6 +261,7 @@ class Shipper:
         self.tally.segments_delivered += 1
         self.tally.segments_found += not delivered.is_new
         self.tally.bytes_delivered += delivered.size
+        self.tally.events_sent += delivered.events
         self.tally.events_dropped += delivered.dropped
         self._backoff.succeeded()
         if self.problem:
@@ -269,5 +272,6 @@ class Shipper:
     def _gone(self, segment: Segment) -> None:
         """It was here, and was not delivered by this shipper."""
         if not self._markers.has(segment.mark):
+            self._markers.remove(segment.mark)
             self.tally.segments_gone += 1
             self._say(logging.ERROR, "%s was deleted before it was delivered", segment.path.name)

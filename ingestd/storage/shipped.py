@@ -2,6 +2,8 @@
 
     DATA/shipped/<destination>/destination    where `ingestd ship` delivers to, from its first start on
     DATA/shipped/<destination>/<mark>.json    that sealed segment is there: the destination has said so
+    DATA/shipped/<destination>/<mark>.cursor  so many of its commits are there, in digits: a log takes them
+                                              one after the other; until there is a .json
     DATA/shipped/<destination>/underway       marks, one a line: that may be there, if they have no marker
 
 A mark is a segment's name, its size and when it was written: a machine without a clock battery
@@ -18,11 +20,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from ingestd.errors import StorageError
 from ingestd.storage.disk import TEMPORARY_PATTERN, Disk
 from ingestd.storage.segment import SUFFIX, sealed_path
 
 _DESTINATION: Final = "destination"
 _MARKER_SUFFIX: Final = ".json"
+_CURSOR_SUFFIX: Final = ".cursor"
 _UNDERWAY: Final = "underway"
 
 
@@ -58,6 +62,13 @@ class Markers:
             disk.replace_file(folder / _DESTINATION, f"{url}\n".encode())
         return {path.name.removesuffix(_MARKER_SUFFIX) for path in disk.list(folder, f"*{_MARKER_SUFFIX}")}
 
+    def hold(self) -> None:
+        """Keep other shippers out until this process ends. Raises UsageError, StorageError.
+
+        An object is made once, however many make it; what is sent to a log twice is there twice.
+        """
+        self._disk.lock(self._folder / "lock")
+
     def has(self, mark: str) -> bool:
         """True if the segment is delivered. Raises StorageError."""
         return self._disk.exists(self._path(mark))
@@ -65,10 +76,26 @@ class Markers:
     def put(self, mark: str, told: bytes) -> None:
         """The segment is delivered, as `told` says for whoever looks. Raises StorageError."""
         self._disk.replace_file(self._path(mark), told)
+        self._disk.unlink(self._path(mark, _CURSOR_SUFFIX))
+
+    def cursor(self, mark: str) -> int:
+        """How many of the segment's commits are delivered, as far as is known. Raises StorageError."""
+        path = self._path(mark, _CURSOR_SUFFIX)
+        if not self._disk.exists(path):
+            return 0
+        digits = self._disk.read(path).strip()
+        if not digits.isdigit():
+            raise StorageError(f"{path} is damaged: it should hold a number; without it all is sent again")
+        return int(digits)
+
+    def put_cursor(self, mark: str, commits: int) -> None:
+        """So many of its commits are delivered. Raises StorageError."""
+        self._disk.replace_file(self._path(mark, _CURSOR_SUFFIX), b"%d\n" % commits)
 
     def remove(self, mark: str) -> None:
         """The segment is not here any more. Not durably: come back, the marker is removed again."""
         self._disk.unlink(self._path(mark))
+        self._disk.unlink(self._path(mark, _CURSOR_SUFFIX))
 
     def underway(self) -> list[str]:
         """The marks that were put there last, in their order. Raises StorageError."""
@@ -84,8 +111,8 @@ class Markers:
         name = mark.rsplit("-", 2)[0]
         return self._disk.exists(sealed_path(self._data_dir, name)) and not self.has(mark)
 
-    def _path(self, mark: str) -> Path:
-        return self._folder / (mark + _MARKER_SUFFIX)
+    def _path(self, mark: str, suffix: str = _MARKER_SUFFIX) -> Path:
+        return self._folder / (mark + suffix)
 
 
 def undelivered(disk: Disk, data_dir: Path) -> Callable[[str], str]:

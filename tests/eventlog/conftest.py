@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.kafka_cluster import KafkaCluster
+from tests.support.logs import Log, kafka_log, nats_log
 from tests.support.nats_cluster import NatsCluster
 
 _numbers = itertools.count()
@@ -39,3 +40,14 @@ def whole(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     for name in {"nats_cluster", "kafka_cluster"} & set(request.fixturenames):
         request.getfixturevalue(name).restore()
+
+
+KINDS = ("kafka", "nats")
+
+
+@pytest.fixture
+def log(request: pytest.FixtureRequest, log_name: str) -> Log:
+    """An empty log of the kind that the test is told: one of KINDS."""
+    if request.param == "kafka":
+        return kafka_log(request.getfixturevalue("kafka_cluster"), log_name)
+    return nats_log(request.getfixturevalue("nats_cluster"), log_name)

@@ -46,6 +46,9 @@ class Counting:
             self._new.append(segment.name)
         return delivered
 
+    async def close(self) -> None:
+        await self._delivery.close()
+
 
 async def test_in_parts_to_a_folder_too_and_a_repeat_finds_it(tmp_path: Path, target: Path) -> None:
     made = stock(tmp_path / "data", 2, event_bytes=1000)

@@ -27,7 +27,7 @@ TOPIC_AUTHORIZATION_FAILED: Final = 29
 DISCONNECT: Final = -195
 """RD_KAFKA_RESP_ERR__TRANSPORT: not of the protocol; the broker stores nothing and cuts the connection."""
 
-Message = tuple[int, bytes | None, bytes | None, dict[str, object]]
+Message = tuple[int, bytes | None, bytes | None, dict[str, bytes]]
 """Its partition, key, value and headers."""
 
 
@@ -160,7 +160,8 @@ class KafkaCluster:
                     assert message is not None, f"{topic}[{number}] has {offset} of {high} messages"
                     assert message.error() is None, message.error()
                     assert message.offset() == offset
-                    found.append((number, message.key(), message.value(), dict(message.headers() or [])))
+                    headers: dict[str, Any] = dict(message.headers() or [])
+                    found.append((number, message.key(), message.value(), headers))
         finally:
             consumer.close()
         return found

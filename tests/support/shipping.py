@@ -28,7 +28,7 @@ _KEY: Final = re.compile(r"date=([\d-]{10})/hour=(\d\d)/(.+)-([0-9a-f]{64})\.ndj
 
 
 def stock(
-    data_dir: Path, count: int, *, seed: int = 1, event_bytes: int = 40, first: int = 0
+    data_dir: Path, count: int, *, seed: int = 1, event_bytes: int = 40, first: int = 0, commits: int = 2
 ) -> dict[str, bytes]:
     """Seal so many segments of a few events; returns their bytes by their names."""
     disk, rng = Disk(), Random(seed)
@@ -36,15 +36,15 @@ def stock(
     made = {}
     for number in range(first, first + count):
         name = f"2026010{1 + number % 3}T0{number % 4}0405.678Z-node-w0-{number:06d}"
-        commits = [
+        lines = [
             b"".join(
                 b'{"messageId":"%d-%d-%d","x":"%s"}\n'
                 % (number, commit, event, rng.randbytes(event_bytes // 2).hex().encode())
                 for event in range(3)
             )
-            for commit in range(2)
+            for commit in range(commits)
         ]
-        made[name] = write(disk, data_dir, commits, name).seal().read_bytes()
+        made[name] = write(disk, data_dir, lines, name).seal().read_bytes()
     return made
 
 
@@ -80,13 +80,15 @@ def assert_delivered(objects: Mapping[str, bytes], segments: Mapping[str, bytes]
         assert found[name] == data, name
 
 
+def values(data: bytes) -> list[bytes]:
+    """The lines of a segment."""
+    with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as reader:
+        return reader.read().splitlines()
+
+
 def message_ids(objects: Mapping[str, bytes]) -> list[str]:
     """The messageId of every line of all objects."""
-    ids = []
-    for data in objects.values():
-        with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as reader:
-            ids += [str(json.loads(line)["messageId"]) for line in reader.read().splitlines()]
-    return ids
+    return [str(json.loads(line)["messageId"]) for data in objects.values() for line in values(data)]
 
 
 class Shipping:
