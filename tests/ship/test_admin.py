@@ -82,6 +82,7 @@ async def look(kind: str, tmp_path: Path) -> None:
         "segments_total": 7,
         "bytes_total": 70,
         "found_segments_total": 0,
+        "events_total": 0,
         "dropped_events_total": 0,
         "dedup_reach_seconds": 60,
         "retries_total": 0,
