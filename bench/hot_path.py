@@ -25,7 +25,7 @@ import msgspec
 
 from bench import kernels
 from bench.corpus import Load, bodies
-from ingestd.config import Settings
+from ingestd.config import AckLevel, Settings
 from ingestd.errors import StorageError
 from ingestd.events import Batch
 from ingestd.http.hub import Hub
@@ -113,7 +113,9 @@ class Server:
         sealer = Sealer(settings, disk)
         self._flusher = Flusher(settings, disk, ring, self._acknowledge, sealer, "bench")
 
-    def _acknowledge(self, batches: list[Batch], error: StorageError | None, receipt: str) -> None:
+    def _acknowledge(
+        self, batches: list[Batch], error: StorageError | None, receipt: str, _ack: AckLevel
+    ) -> None:
         assert error is None
         self._committed += [(batch, receipt) for batch in batches]
 

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md, its plots and README.md's prices of the ack levels, made of a file of results.
+"""docs/benchmarks.md, its plots and parts of README.md and docs/fleet.md, made of a file of results.
 
 No figure in them is typed by hand. The plots need matplotlib (extra `bench`) and are drawn only when
 the results have changed: each bears the digest of those it shows.
@@ -19,9 +19,8 @@ RESULTS: Final = ROOT / "bench" / "results.json"
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
 TEMPLATE: Final = ROOT / "bench" / "page.md"
 README: Final = ROOT / "README.md"
+FLEET: Final = ROOT / "docs" / "fleet.md"
 PLOTS: Final = {name: PAGE.with_name(f"benchmarks-{name}.svg") for name in ("throughput", "cpu", "latency")}
-_BEGIN: Final = "<!-- measured prices: made by `python -m bench report` from bench/results.json -->"
-_END: Final = "<!-- end of measured prices -->"
 
 
 def write(measured: Path, *, check: bool) -> int:
@@ -34,7 +33,7 @@ def write(measured: Path, *, check: bool) -> int:
         print(f"{measured} has format {made.format}, not {results.FORMAT}")
         return 1
     view, digest = View(made), hashlib.sha256(measured.read_bytes()).hexdigest()[:16]
-    texts = {PAGE: page(view), README: _readme(README.read_text(), view)}
+    texts = {PAGE: page(view), README: _readme(view), FLEET: _fleet(view)}
     stale = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
     undrawn = [path for path in PLOTS.values() if not path.exists() or digest not in path.read_text()]
     if check:
@@ -55,23 +54,37 @@ def write(measured: Path, *, check: bool) -> int:
     return 0
 
 
-def _readme(text: str, view: View) -> str:
-    before, _, rest = text.partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    assert after, f"README.md has no {_BEGIN} … {_END}"
+def _readme(view: View) -> str:
+    lines = [
+        "What each level costs: one worker on one core, one event a request.",
+        "",
+        *tables.acks(view),
+        "",
+        _measured(view),
+        "[docs/benchmarks.md](docs/benchmarks.md) has the rest, and what others cost; "
+        "[docs/performance.md](docs/performance.md) says where the time goes.",
+    ]
+    return _replaced(README, "measured prices", lines)
+
+
+def _fleet(view: View) -> str:
+    return _replaced(FLEET, "capacity", [*tables.fleet(view), "", _measured(view)])
+
+
+def _measured(view: View) -> str:
     machine = view.results.machine
-    made = "\n".join(
-        [
-            "What each level costs: one worker on one core, one event a request.",
-            "",
-            *tables.acks(view),
-            "",
-            f"Measured {view.results.started}: {machine.cpu}, {machine.cores} cores, {machine.file_system}.",
-            "[docs/benchmarks.md](docs/benchmarks.md) has the rest, and what others cost; "
-            "[docs/performance.md](docs/performance.md) says where the time goes.",
-        ]
-    )
-    return f"{before}{_BEGIN}\n\n{made}\n\n{_END}{after}"
+    return f"Measured {view.results.started}: {machine.cpu}, {machine.cores} cores, {machine.file_system}."
+
+
+def _replaced(path: Path, name: str, lines: list[str]) -> str:
+    """The text of a page, with these lines between the markers of this name."""
+    begin = f"<!-- {name}: made by `python -m bench report` from bench/results.json -->"
+    end = f"<!-- end of {name} -->"
+    before, _, rest = path.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    assert after, f"{path.name} has no {begin} … {end}"
+    made = "\n".join(lines)
+    return f"{before}{begin}\n\n{made}\n\n{end}{after}"
 
 
 def page(view: View) -> str:

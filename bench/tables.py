@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from bench.contenders import FSYNC, KERNELS
+import math
+from typing import Final
+
+from bench.contenders import FSYNC, KERNELS, TWO
 from bench.results import Checked, Latency
 from bench.view import (
     ONE,
@@ -14,9 +17,15 @@ from bench.view import (
     events_per_s,
     peak_mib,
     requests_per_s,
+    sent_per_event,
     settling_us,
     spread,
 )
+
+FLEET_EVENTS_PER_S: Final = 1e6
+NODE_CORES: Final = 8
+NODE_BUSY: Final = 0.6
+"""Of a node's cores, when one node of the fleet is lost: a busier one makes its clients wait."""
 
 
 def number(value: float | None) -> str:
@@ -151,6 +160,30 @@ def acks(view: View) -> list[str]:
             *(_median(halves, percentile) for percentile in ("p50_ms", "p99_ms")),
         ]  # fmt: skip
         lines.append(f"| `{level}` | {' | '.join(map(number, cells))} |")
+    return lines
+
+
+def fleet(view: View) -> list[str]:
+    """What docs/fleet.md has: CPU, nodes, network and disk of a fleet, by the size of requests."""
+    lines = [
+        f"| events a request | CPU µs/event | cores busy | nodes of {NODE_CORES} cores "
+        "| bodies MB/s | stored MB/s | stored TB a day |",
+        "|--|--:|--:|--:|--:|--:|--:|",
+    ]
+    for load in view.loads:
+        serving, sealing = view.median(TWO, load, cpu_us), view.median(FSYNC, load, settling_us)
+        sent, kept = view.median(TWO, load, sent_per_event), view.median(TWO, load, bytes_per_event)
+        if serving is None or sealing is None or sent is None or kept is None:
+            continue
+        # Microseconds a second, of which a core has a million.
+        busy = (serving + sealing) * FLEET_EVENTS_PER_S / 1e6
+        nodes = math.ceil(busy / (NODE_CORES * NODE_BUSY)) + 1
+        kept_mb_per_s = kept * FLEET_EVENTS_PER_S / 1e6
+        cells = [
+            *(number(serving + sealing), number(busy), str(nodes), number(sent * FLEET_EVENTS_PER_S / 1e6)),
+            *(number(kept_mb_per_s), number(kept_mb_per_s * 86_400 / 1e6)),
+        ]
+        lines.append(f"| {title(load)} | {' | '.join(cells)} |")
     return lines
 
 

@@ -52,6 +52,11 @@ def bytes_per_event(made: Throughput) -> float:
     return made.stored_bytes / (made.stored_events or made.events)
 
 
+def sent_per_event(made: Throughput) -> float:
+    """Bytes of bodies, as they were sent."""
+    return made.sent_bytes / made.events
+
+
 def against_zstd3(made: Throughput) -> float:
     return made.stored_bytes / made.zstd3_bytes
 

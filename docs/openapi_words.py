@@ -65,7 +65,7 @@ KEPT: Final[Json] = {
     "Ingest-Ack": {
         "required": True,
         "description": "How safe the events are.",
-        "schema": {"enum": ["fsync", "write", "memory"]},
+        "schema": {"enum": ["fsync", "write", "memory", "replicated"]},
     },
     "Ingest-Receipt": {
         "description": "Where they are, for `ingestd find --receipt`: segment and commit. Not with `memory`.",

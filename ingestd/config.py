@@ -18,7 +18,8 @@ from msgspec import Meta, Struct
 
 from ingestd.errors import UsageError
 
-AckLevel = Literal["fsync", "write", "memory"]
+AckLevel = Literal["fsync", "write", "memory", "replicated"]
+Fallback = Literal["refuse", "fsync"]
 OnInvalid = Literal["reject", "skip"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -29,6 +30,8 @@ FrameBytes = Annotated[int, Meta(ge=1024, le=1 << 30)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 
 ENV_PREFIX = "INGESTD_"
+MESSAGE_HEAD_BYTES_MAX = 16 * 1024
+"""What key, headers and messageId may add to a line in a log: `eventlog.messages` bounds each."""
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,7 +46,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """HOST:PORT or unix:PATH of /metrics, /healthz and /readyz for all workers; empty: there is none. Off by
     default: what it tells is not for everybody, and no start may fail for a port that nobody asked for."""
     ack: AckLevel = "fsync"
-    """What a 200 means: on stable storage, handed to the kernel, or in the ring."""
+    """What a 200 means: on stable storage, handed to the kernel, in the ring, or handed to the kernel and
+    acknowledged by the log at replicate_to."""
     workers: Annotated[int, Meta(ge=0, le=1024)] = 0
     """Worker processes, each with its own core, ring and open segment; 0: one per core it may use."""
 
@@ -147,6 +151,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ship_admin: str = ""
     """HOST:PORT or unix:PATH of the shipper's own /metrics, /healthz and /readyz; empty: there is none."""
 
+    replicate_to: str = ""
+    """With ack = replicated: the log that acknowledges each commit, kafka://HOST:PORT/TOPIC or
+    nats://HOST:PORT/SUBJECT. Credentials as for `ingestd ship`."""
+    replicate_timeout_s: Seconds = 5.0
+    """How long the log may take for a commit; then it counts as away until it answers again."""
+    replicate_fallback: Fallback = "refuse"
+    """While the log is away: events get 429, or are kept with ack = fsync, which each answer and
+    /metrics say."""
     message_key: str = "{messageId}"
     """The key of an event's message in Kafka, which chooses its partition: text with fields of the event,
     such as {userId}; where it comes to nothing there is no key."""
@@ -158,6 +170,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kafka_config_file: str = ""
     """More properties of librdkafka, name=value a line: security.protocol, sasl.username and the like. Its
     secrets are for its owner to read only."""
+
+    @property
+    def event_bytes_max(self) -> int:
+        """What one event may have as it is kept; 0: as much as its body may."""
+        return self.message_bytes_max - MESSAGE_HEAD_BYTES_MAX if self.ack == "replicated" else 0
 
 
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd]?)")

@@ -94,6 +94,22 @@ def no_room(detail: str, retry_after_s: int) -> Rejection:
     return Rejection(429, "disk_full", RATE_LIMITED, detail, b"Retry-After: %d\r\n" % max(1, retry_after_s))
 
 
+def log_unavailable(detail: str) -> Rejection:
+    """429 while the log does not acknowledge: it is asked again after about a second."""
+    return Rejection(429, "log_unavailable", RATE_LIMITED, detail, b"Retry-After: 1\r\n")
+
+
+def event_too_large(message_id: str, size: int, limit_bytes: int) -> Rejection:
+    """413 for an event that the log would not take."""
+    return Rejection(
+        413,
+        "event_too_large",
+        TOO_LARGE,
+        f"the event with messageId {message_id!r} is kept as {size} bytes, and the log takes {limit_bytes}",
+        quoted=message_id,
+    )
+
+
 def not_ready(reason: str) -> Rejection:
     """503 of /readyz."""
     return Rejection(503, "not_ready", "Not ready.", reason)
@@ -116,6 +132,10 @@ def internal(code: str, detail: str | None = None) -> Rejection:
 
 class StorageError(Exception):
     """The disk refused: the waiting batches are answered with 500 and count as not stored."""
+
+
+class Unreplicated(StorageError):
+    """The log has not acknowledged a commit, so it is not kept here either: its batches are answered 429."""
 
 
 def as_storage_error(error: Exception) -> StorageError:

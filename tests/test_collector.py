@@ -16,6 +16,7 @@ from ingestd.service import readiness, reporter, scoreboard
 from ingestd.service.brief import Brief
 from ingestd.service.collector import Collector
 from ingestd.service.families import COUNTED, DISTRIBUTIONS, FAMILIES
+from ingestd.service.replica import Replica
 from ingestd.service.reporter import KEYS_MAX, Reporter
 from ingestd.service.scoreboard import (
     FLUSHER_BEAT_MS,
@@ -279,15 +280,18 @@ def test_a_worker_says_in_its_row_why_it_takes_no_events() -> None:
         ({"committing_since": -1e9}, "the disk has not taken a commit for "),
         ({"no_room": SimpleNamespace(detail="3 MiB are free")}, "3 MiB are free"),
         ({"is_draining": True, "alive": False}, "draining"),
+        ({"refuses": True, "problem": "no broker"}, "the log does not acknowledge: no broker"),
+        ({"no_room": SimpleNamespace(detail="x"), "refuses": True}, "x"),
         ({}, ""),
     ],
 )
 def test_each_reason_has_a_sentence_and_a_number(state: dict[str, object], reason: str) -> None:
     flusher = SimpleNamespace(alive=True, error=None, committing_since=None)
     hub = SimpleNamespace(is_draining=False, no_room=None)
+    replica = SimpleNamespace(refuses=False, problem="")
     for name, value in state.items():
-        setattr(hub if hasattr(hub, name) else flusher, name, value)
-    number, sentence = readiness.look(cast(Hub, hub), cast(Flusher, flusher))
+        setattr(next((one for one in (hub, replica) if hasattr(one, name)), flusher), name, value)
+    number, sentence = readiness.look(cast(Hub, hub), cast(Flusher, flusher), cast(Replica, replica))
     assert sentence.startswith(reason)
     assert bool(sentence) is bool(readiness.REASONS[number]) is (number != readiness.READY)
 

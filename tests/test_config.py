@@ -50,6 +50,12 @@ def test_a_whole_number_of_seconds_is_fine_in_a_file(file: Path) -> None:
 
 
 OTHERS: dict[str, Any] = {
+    "kafka_config_file": "f",
+    "message_bytes_max": 50_000,
+    "message_headers": "a=b",
+    "message_key": "{userId}",
+    "replicate_fallback": "fsync",
+    "replicate_to": "nats://h/s",
     "admin": "h:2",
     "ack": "memory",
     "data_dir": "d",
@@ -90,6 +96,8 @@ BAD: list[tuple[str, Any]] = [
     ("ack", ""),
     ("log_format", "xml"),
     ("on_invalid", "keep"),
+    ("replicate_fallback", "memory"),
+    ("message_bytes_max", 32 * 1024 - 1),
     ("unix_socket_mode", "0888"),
     ("unix_socket_mode", "66"),
     ("log_level", "loud"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
-HEAD_BYTES_MAX: Final = 16 * 1024
-"""What key, headers and messageId may add to a line."""
+from ingestd.config import MESSAGE_HEAD_BYTES_MAX
+
 _OVERHEAD_BYTES: Final = 64
 """What the protocols add to a message and to each header is less."""
 
@@ -50,7 +50,10 @@ class Message(NamedTuple):
 def require_fitting(messages: Sequence[Message], message_bytes_max: int) -> None:
     """Raises TooLarge if one of them is larger than that."""
     for message in messages:
-        if len(message.value) + HEAD_BYTES_MAX > message_bytes_max and message.size > message_bytes_max:
+        if (
+            len(message.value) + MESSAGE_HEAD_BYTES_MAX > message_bytes_max
+            and message.size > message_bytes_max
+        ):
             raise TooLarge(
                 f"the event {message.message_id!r} makes a message of {message.size} bytes; "
                 f"message_bytes_max is {message_bytes_max}"

@@ -19,7 +19,7 @@ from ingestd.errors import StorageError, UsageError
 from ingestd.eventlog.log import Message
 
 _VALUE_BYTES_MAX: Final = 1024
-"""Of a key or a header's value. With these bounds no message has more than HEAD_BYTES_MAX beside its line."""
+"""Of a key or a header's value: no message has more than MESSAGE_HEAD_BYTES_MAX beside its line."""
 _HEADERS_MAX: Final = 8
 _PLAIN: Final = re.compile(r"[!-~]{1,256}")
 _HEADER: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -85,6 +85,7 @@ class Hub:
         self.rounds = Rounds(
             ring,
             ack=settings.ack,
+            event_bytes_max=settings.event_bytes_max,
             clock=clock,
             defer=defer,
             overloaded=self.overloaded,

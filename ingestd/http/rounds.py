@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ingestd.config import AckLevel
-from ingestd.errors import Rejection, StorageError, internal
+from ingestd.errors import Rejection, StorageError, Unreplicated, event_too_large, internal, log_unavailable
 from ingestd.events import Batch
 from ingestd.forms import ONE
 from ingestd.http import responses
@@ -43,14 +43,20 @@ class Rounds:
         ring: Ring,
         *,
         ack: AckLevel,
+        event_bytes_max: int,
         clock: Callable[[], float],
         defer: Callable[[Callable[[], None]], object],
         overloaded: Callable[[str], Rejection],
         traffic: Traffic,
     ) -> None:
-        """`defer` calls back when the loop has gone round once; `overloaded` makes a 429."""
+        """`defer` calls back when the loop has gone round once; `overloaded` makes a 429.
+
+        `event_bytes_max` is what one event may have as it is kept; 0: as much as its body may.
+        """
         self._ring = ring
-        self._ack = ack
+        self.ack = ack
+        """How those are kept that are acknowledged next."""
+        self._event_bytes_max = event_bytes_max
         self._acks_on_push = ack == "memory"
         self._receipt = ""
         self._kept = responses.kept_lines(ack, "")
@@ -133,7 +139,11 @@ class Rounds:
 
         def acknowledge(error: StorageError | None, receipt: str) -> None:
             if error is not None:
-                rejection = internal("storage_failed")
+                rejection = (
+                    log_unavailable(str(error))
+                    if isinstance(error, Unreplicated)
+                    else internal("storage_failed")
+                )
                 for exchange in exchanges:
                     exchange.reject(rejection)
             else:
@@ -148,6 +158,8 @@ class Rounds:
             for exchange in exchanges:
                 exchange.answerer.flush()
 
+        if self._event_bytes_max and batch.size > self._event_bytes_max:
+            _require_fitting(batch, self._event_bytes_max)
         batch.ack = _nobody_waits if self._acks_on_push else acknowledge
         limit = caller.events
         refusal = None if limit is None else limit.refusal()
@@ -169,7 +181,7 @@ class Rounds:
 
     def _kept_by(self, receipt: str) -> bytes:
         if receipt != self._receipt:
-            self._receipt, self._kept = receipt, responses.kept_lines(self._ack, receipt)
+            self._receipt, self._kept = receipt, responses.kept_lines(self.ack, receipt)
         return self._kept
 
     def begin(self) -> None:
@@ -200,6 +212,13 @@ def _still_asked(group: _Group) -> _Group:
     pairs = zip(exchanges, bodies, strict=True)
     kept = [(exchange, body) for exchange, body in pairs if exchange.answer is None]
     return [exchange for exchange, _ in kept], [body for _, body in kept]
+
+
+def _require_fitting(batch: Batch, event_bytes_max: int) -> None:
+    """Raises Rejection (413) if one of its events is larger than that."""
+    for message_id, line in zip(batch.message_ids, batch.lines.split(b"\n"), strict=False):
+        if len(line) > event_bytes_max:
+            raise event_too_large(message_id, len(line), event_bytes_max)
 
 
 def _nobody_waits(_error: StorageError | None, _receipt: str) -> None:

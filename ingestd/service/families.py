@@ -63,6 +63,8 @@ FAMILIES: Final = (
     _counter("events_refused", "Of the valid events: those that were answered 429."),
     _counter("events_stored", "Of the valid events: those that were committed."),
     _counter("events_failed", "Of the valid events: those whose commit has failed, answered 500."),
+    _counter("events_fallen_back", "Of the stored events: those without the log (ack = replicated)."),
+    _counter("replications_failed", "Commits that the log has not acknowledged in time."),
     _counter("events_quarantined", "Invalid events that were set aside (on_invalid), beside the valid ones."),
     _counter("stored_bytes", "Bytes of commits as they were written, compressed."),
     _counter("commits_failed", "Commits that the disk has refused."),
@@ -80,6 +82,10 @@ FAMILIES: Final = (
     Family(
         "ring_fill_ratio", "How full the fullest worker's ring is, in batches or in bytes; 1 is full.",
         "ring_fill_parts", "gauge", None, "max", PARTS,
+    ),
+    Family(
+        "log_away", "1 while the log of a worker does not acknowledge (ack = replicated).",
+        "log_away", "gauge", None, "max",
     ),
     Family("sealing_waiting_files", "Files that are to be sealed.", "sealing_waiting_files", "gauge"),
     Family(
@@ -101,6 +107,10 @@ DISTRIBUTIONS: Final = (
     ),
     Distribution(
         "fsync_seconds", "Of these: what the disk took until one commit was on stable storage (ack = fsync).",
+        metrics.LATENCIES_NS, _NS_PER_S,
+    ),
+    Distribution(
+        "replication_seconds", "Seconds until the log had acknowledged one commit (ack = replicated).",
         metrics.LATENCIES_NS, _NS_PER_S,
     ),
 )  # fmt: skip

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from ingestd import metrics
 from ingestd.http.hub import Hub
+from ingestd.metrics import Histogram
 from ingestd.ring import Ring
 from ingestd.service import readiness, tallies
 from ingestd.service.brief import Brief
 from ingestd.service.families import COUNTED, DISTRIBUTIONS, MOMENTARY, PARTS
+from ingestd.service.replica import Replica
 from ingestd.service.scoreboard import (
     FLUSHER_BEAT_MS,
     LOOP_BEAT_MS,
@@ -46,12 +49,14 @@ class Reporter:
         ring: Ring,
         flusher: Flusher,
         sealer: Sealer,
+        replica: Replica | None = None,
     ) -> None:
         self._settings = brief.settings
         self._hub = hub
         self._ring = ring
         self._flusher = flusher
         self._sealer = sealer
+        self._replica = replica
         self._row = memory.table(WORKERS).row(brief.worker)
         region = memory.region(tallies.REGION, tallies.BLOCK_BYTES * brief.workers)
         self._tallies = Tallies(region, brief.worker)
@@ -78,18 +83,21 @@ class Reporter:
             row[column] = now[column]
         for name, number in self._labelled().items():
             self._tallies.put(name, self._tallies_before.get(name, 0) + number)
-        row[NOT_READY] = readiness.look(self._hub, self._flusher)[0]
+        row[NOT_READY] = readiness.look(self._hub, self._flusher, self._replica)[0]
 
     def _numbers(self) -> dict[str, int]:
         """Every column of `families`."""
         hub, ring, flusher, sealer = self._hub, self._ring, self._flusher, self._sealer
-        recoveries, settings = sealer.recoveries, self._settings
+        recoveries, settings, replica = sealer.recoveries, self._settings, self._replica
         fill = max(ring.batches / settings.ring_batches_max, ring.bytes / settings.ring_bytes_max)
         return {
             "connections_accepted": hub.traffic.connections,
             "received_bytes": hub.traffic.received_bytes,
             "events_received": hub.rounds.events_received,
-            "events_refused": hub.rounds.events_refused,
+            "events_refused": hub.rounds.events_refused + flusher.events_unreplicated,
+            "events_fallen_back": 0 if replica is None else replica.events_fallen_back,
+            "replications_failed": 0 if replica is None else replica.failures,
+            "log_away": int(replica is not None and bool(replica.problem)),
             "events_stored": flusher.events_stored,
             "events_failed": flusher.events_failed,
             "events_quarantined": flusher.events_quarantined,
@@ -114,8 +122,12 @@ class Reporter:
         }
 
     def _distributions(self) -> Iterator[tuple[str, int]]:
-        flusher = self._flusher
-        found = (flusher.commit_events, flusher.commit_bytes, flusher.commit_ns, flusher.sync_ns)
+        flusher, replica = self._flusher, self._replica
+        replication_ns = Histogram(metrics.LATENCIES_NS) if replica is None else replica.took_ns
+        found = (
+            *(flusher.commit_events, flusher.commit_bytes, flusher.commit_ns, flusher.sync_ns),
+            replication_ns,
+        )
         for distribution, histogram in zip(DISTRIBUTIONS, found, strict=True):
             yield from zip(distribution.columns, (*histogram.counts, histogram.sum), strict=True)
 

@@ -23,7 +23,7 @@ from ingestd.config import Settings
 from ingestd.errors import StorageError
 from ingestd.http.cors import Cors
 from ingestd.http.peers import Peers
-from ingestd.service import keyfile, listeners, logs, scoreboard
+from ingestd.service import keyfile, listeners, logs, replica, scoreboard
 from ingestd.service.brief import READY, RELOADED, Brief
 from ingestd.service.listeners import Listener
 from ingestd.service.place import Place
@@ -52,6 +52,7 @@ def serve(settings: Settings) -> int:
     listeners.split(settings.listen)
     Peers(settings.trusted_proxies)
     Cors(settings.cors_origins)
+    replica.required(settings)
     disk, data_dir = Disk(), Path(settings.data_dir)
     disk.make_directory(data_dir)
     lock = disk.lock(data_dir / "lock")

@@ -24,7 +24,7 @@ import msgspec
 import uvloop
 
 from ingestd import ratelimit
-from ingestd.config import Settings
+from ingestd.config import AckLevel, Settings
 from ingestd.errors import StorageError, UsageError, no_room
 from ingestd.events import Batch
 from ingestd.http import logged
@@ -33,7 +33,7 @@ from ingestd.http.tls import TlsTransport
 from ingestd.keys import Keyring
 from ingestd.ratelimit import RateLimits
 from ingestd.ring import Ring
-from ingestd.service import keyfile, logs, memory, readiness
+from ingestd.service import keyfile, logs, memory, readiness, replica
 from ingestd.service.accepting import accept
 from ingestd.service.brief import READY, RELOADED, Brief
 from ingestd.service.certificates import Certificate
@@ -111,8 +111,10 @@ class _Worker:
         self._data_dir = Path(settings.data_dir)
         self._ring = Ring(settings.ring_batches_max, settings.ring_bytes_max)
         self._sealer = sealer
+        self._replica = replica.replica(settings, os.environ)
+        node = socket.gethostname()
         self._flusher = Flusher(
-            settings, disk, self._ring, self._acknowledge, sealer, socket.gethostname(), brief.worker
+            settings, disk, self._ring, self._acknowledge, sealer, node, brief.worker, self._replica
         )
         self._memory = SharedMemory(brief.memory)
         self._certificate = Certificate(settings) if brief.tls_sockets else None
@@ -136,7 +138,7 @@ class _Worker:
             clock=self._loop.time,
             defer=self._loop.call_soon,
             drain_bytes_per_s=lambda: self._flusher.bytes_per_s,
-            not_ready=lambda: readiness.look(self._hub, self._flusher)[1],
+            not_ready=lambda: readiness.look(self._hub, self._flusher, self._replica)[1],
             limits=self._limits(),
         )
         self._load_keys()
@@ -153,7 +155,7 @@ class _Worker:
         admin_servers: list[asyncio.Server] = []
         # Before anybody takes it for ready, so that the beats of the one before it are gone.
         self._reporter = Reporter(
-            self._brief, self._memory, self._hub, self._ring, self._flusher, self._sealer
+            self._brief, self._memory, self._hub, self._ring, self._flusher, self._sealer, self._replica
         )
         self._reporter.report()
         self._admin = self._admin_hub()
@@ -275,17 +277,20 @@ class _Worker:
             log.warning("there is room on the disk again, events are taken")
         hub.no_room = no_room(problem, room.retry_after_s) if problem else None
 
-    def _acknowledge(self, batches: list[Batch], error: StorageError | None, receipt: str) -> None:
+    def _acknowledge(
+        self, batches: list[Batch], error: StorageError | None, receipt: str, ack: AckLevel
+    ) -> None:
         """On the flusher's thread: one hop to the loop for the whole commit.
 
         The next commit waits for what these answers bring in, or the clients would part into two
         crowds that are committed in turn, with twice the commits.
         """
         self._ring.expect_more()
-        self._loop.call_soon_threadsafe(self._deliver, batches, error, receipt)
+        self._loop.call_soon_threadsafe(self._deliver, batches, error, receipt, ack)
 
-    def _deliver(self, batches: list[Batch], error: StorageError | None, receipt: str) -> None:
+    def _deliver(self, batches: list[Batch], error: StorageError | None, receipt: str, ack: AckLevel) -> None:
         self._hub.rounds.begin()
+        self._hub.rounds.ack = ack
         for batch in batches:
             assert batch.ack is not None
             try:
@@ -314,12 +319,14 @@ class _Worker:
         flusher.stop()
         await asyncio.to_thread(flusher.join)
         await asyncio.to_thread(self._sealer.stop)
+        if self._replica is not None:
+            self._replica.close()
         self._settle()
 
     def _settle(self) -> None:
         """Say what became of every event that was received."""
         flusher, rounds, sealer = self._flusher, self._hub.rounds, self._sealer
-        received, refused = rounds.events_received, rounds.events_refused
+        received, refused = rounds.events_received, rounds.events_refused + flusher.events_unreplicated
         stored, failed = flusher.events_stored, flusher.events_failed
         log.info(
             "stopped: %d events received = %d stored + %d refused + %d failed, "

@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from ingestd import metrics
-from ingestd.config import Settings
-from ingestd.errors import StorageError, as_storage_error
+from ingestd.config import AckLevel, Settings
+from ingestd.errors import StorageError, Unreplicated, as_storage_error
 from ingestd.events import Batch
 from ingestd.metrics import Histogram
 from ingestd.ring import Ring
@@ -29,8 +30,20 @@ from ingestd.storage.segment import invalid_directory, open_directory
 log = logging.getLogger("ingestd.flusher")
 
 _PROBE_S = 1.0
-Acknowledge = Callable[[list[Batch], StorageError | None, str], None]
-"""The last is the receipt of their commit; "" where there is an error."""
+Acknowledge = Callable[[list[Batch], StorageError | None, str, AckLevel], None]
+"""Then the receipt of their commit, "" where there is an error; and how it is kept."""
+
+
+class Replica(Protocol):
+    """Has each commit before it is written here (`ack` = replicated)."""
+
+    def send(self, batches: list[Batch]) -> AckLevel:
+        """Return how these are to be kept when it has them, or does without. Raises Unreplicated."""
+        ...
+
+    def look(self) -> None:
+        """When nothing is pushed: see if it is there again, for traffic may stay away because it was not."""
+        ...
 
 
 class Flusher:
@@ -45,10 +58,13 @@ class Flusher:
         sealer: Sealer,
         node: str,
         worker: int = 0,
+        replica: Replica | None = None,
     ) -> None:
         self.commits = 0
         self.events_stored = 0
         self.events_failed = 0
+        self.events_unreplicated = 0
+        """That are not kept, for the log has not acknowledged them."""
         self.commits_failed = 0
         self.stored_bytes = 0
         """Of commits as they were written, compressed."""
@@ -74,6 +90,7 @@ class Flusher:
         self._ring = ring
         self._acknowledge = acknowledge
         self._worker = worker
+        self._replica = replica
         self._events = Rotation(settings, disk, self._data_dir, sealer, node, worker)
         # Another name, so that a receipt or a file that was moved tells which it is of.
         self._invalid = Rotation(
@@ -131,6 +148,8 @@ class Flusher:
             self._flush(batches)
         elif self.error is not None and time.monotonic() >= self._probe_at:
             self._probe()
+        elif self._replica is not None:
+            self._replica.look()
         for rotation in (self._events, self._invalid):
             if sealing or rotation.is_due:
                 rotation.seal()
@@ -147,9 +166,14 @@ class Flusher:
         """Commit the batches, or say why not; either way they leave the ring."""
         self.committing_since = started = time.monotonic()
         error: StorageError | None = None
-        events, receipt = sum([batch.events for batch in batches]), ""
+        events, receipt, ack = sum([batch.events for batch in batches]), "", self._settings.ack
         try:
-            receipt = str(self._commit(batches))
+            if self._replica is not None:
+                # First: what it refuses is then nowhere.
+                ack = self._replica.send(batches)
+            receipt = str(self._commit(batches, ack))
+        except Unreplicated as e:
+            error = e
         except Exception as e:
             # A bug must not end the thread: every waiting request would hang.
             error = as_storage_error(e)
@@ -163,14 +187,17 @@ class Flusher:
             self.commit_events.observe(events)
             self.commit_bytes.observe(size)
             self.commit_ns.observe(int(took * 1e9))
+            self._note(None)
+        elif isinstance(error, Unreplicated):
+            self.events_unreplicated += events
         else:
             self.commits_failed += 1
             self.events_failed += events
             self._events.abandon()
             self._invalid.abandon()
-        self._note(error)
+            self._note(error)
         self._ring.release(batches)
-        self._acknowledge(batches, error, receipt)
+        self._acknowledge(batches, error, receipt, ack)
 
     def _note(self, error: StorageError | None) -> None:
         """Remember if storage works, and say so when that changes."""
@@ -193,13 +220,13 @@ class Flusher:
         else:
             self._note(None)
 
-    def _commit(self, batches: list[Batch]) -> Receipt:
+    def _commit(self, batches: list[Batch], ack: AckLevel) -> Receipt:
         # First, for what is sent again after a failure had better be twice among these than those.
         quarantined = [batch.quarantine for batch in batches if batch.quarantine is not None]
         if quarantined:
-            self._invalid.commit(quarantined)
-        receipt = self._events.commit(batches)
-        if self._settings.ack == "fsync":
+            self._invalid.commit(quarantined, sync=ack == "fsync")
+        receipt = self._events.commit(batches, sync=ack == "fsync")
+        if ack == "fsync":
             self.sync_ns.observe(self._events.took_ns)
         self.stored_bytes = self._events.stored_bytes + self._invalid.stored_bytes
         self.events_quarantined += sum([batch.events for batch in quarantined])

@@ -66,8 +66,8 @@ class Rotation:
             return 1.0
         return min(1.0, max(0.001, self._seal_at - time.monotonic()))
 
-    def commit(self, batches: list[Batch]) -> Receipt:
-        """Write the batches as one commit, durably if that is what an answer means. Raises StorageError."""
+    def commit(self, batches: list[Batch], *, sync: bool) -> Receipt:
+        """Write the batches as one commit, and with `sync` durably. Raises StorageError."""
         segment = self._segment or self._open()
         lines, message_ids = batches[0].lines, batches[0].message_ids
         if len(batches) > 1:
@@ -81,7 +81,7 @@ class Rotation:
             # Not the first and the last batch's: the clock may have been set back between them.
             min(received_ms),
             max(received_ms),
-            sync=self._settings.ack == "fsync",
+            sync=sync,
         )
         self.stored_bytes += segment.size - size_before
         return Receipt(segment.name, len(segment.chain.commits) - 1)

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and README.md say what bench/results.json says."""
+"""docs/benchmarks.md, README.md and docs/fleet.md say what bench/results.json says."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench import report, results, targets
+from bench import report, results, tables, targets
 from bench.contenders import FSYNC, KERNELS, MEMORY, NOOP, TWO
 from bench.results import Failure, Latency, Results, Throughput
 from bench.view import View, cpu_us
@@ -33,7 +33,7 @@ def test_a_figure_that_changes_changes_the_page(
     results.save(made, tmp_path / "other.json")
     assert report.write(tmp_path / "other.json", check=True) == 1
     said = capsys.readouterr().out
-    for name in ("docs/benchmarks.md", "README.md", "docs/benchmarks-cpu.svg"):
+    for name in ("docs/benchmarks.md", "README.md", "docs/fleet.md", "docs/benchmarks-cpu.svg"):
         assert name in said
 
 
@@ -95,6 +95,18 @@ def test_targets_are_met_and_missed_on_the_right_side(made: Results) -> None:
     )
     assert verdicts["CPU of FastAPI against ours, the load where that is least"].endswith("11.00 | met |")
     assert verdicts["two workers against one, 1 event, by CPU accounting"].endswith("1.82 | met |")
+
+
+def test_a_fleet_has_room_for_the_loss_of_a_node(made: Results) -> None:
+    # 8 cores, 0.6 busy, are 4.8: two nodes serve a million events a second at 9.5 µs of CPU each, not at 9.7.
+    for serving_s, nodes in ((9.0, 3), (9.2, 4)):
+        view = _run(
+            made,
+            _throughput(0, FSYNC, "1-nested", 1.0, 1_000_000),
+            _throughput(0, TWO, "1-nested", serving_s, 1_000_000),
+        )
+        [row] = tables.fleet(view)[2:]
+        assert row.startswith(f"| 1 | {serving_s + 0.5:.2f} | {serving_s + 0.5:.2f} | {nodes} | ")
 
 
 def test_p99_is_judged_by_the_disk_of_its_round(made: Results) -> None:

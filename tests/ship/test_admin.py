@@ -53,16 +53,32 @@ def test_it_tells_how_it_is(kind: str, tmp_path: Path, caplog: pytest.LogCapture
 
 async def look(kind: str, tmp_path: Path) -> None:
     """All that is shown."""
-    store = Store(destination(f"file://{tmp_path}", {}), Pace(0, lambda: 0.0), 20)
-    delivery = Objects(Disk(), store, TEMPLATE, 1000)
-    shipper = Shipper(Disk(), tmp_path, delivery, Markers(Disk(), tmp_path, "x"), wall=lambda: 107.5)
     address = f"unix:{tmp_path}/admin" if kind == "unix" else "127.0.0.1:0"
     opened = listeners.open_admin(msgspec.structs.replace(Settings(), admin=address))
-    address = opened[0].address
+    shipper = idle(tmp_path)
     admin = await Admin.serve(Settings(), shipper, opened)
     gc.collect()
+    try:
+        await compare(shipper, opened[0].address, tmp_path)
+        admin.tick()
+    finally:
+        # The loop does not end before its servers.
+        admin.close()
+        for listener in opened:
+            listener.close()
+
+
+def idle(tmp_path: Path) -> Shipper:
+    """One that has nothing to do."""
+    store = Store(destination(f"file://{tmp_path}", {}), Pace(0, lambda: 0.0), 20)
+    delivery = Objects(Disk(), store, TEMPLATE, 1000)
+    return Shipper(Disk(), tmp_path, delivery, Markers(Disk(), tmp_path, "x"), wall=lambda: 107.5)
+
+
+async def compare(shipper: Shipper, address: str, path: Path) -> None:
+    """What is shown, and what is true."""
     shipper.behind = {
-        name: Waiting(Segment(tmp_path, name), size, written, Backoff(lambda: 0.0, Random()))
+        name: Waiting(Segment(path, name), size, written, Backoff(lambda: 0.0, Random()))
         for name, size, written in (("a", 10, 100.0), ("b", 5, 103.0))
     }
     shipper.seen = Seen(60, 1000)
@@ -94,7 +110,3 @@ async def look(kind: str, tmp_path: Path) -> None:
     assert (status, json.loads(text)["detail"]) == (503, "it is full: make room there")
     assert (await ask(address, "/healthz"))[0] == 200
     assert (await ask(address, "/v1/track"))[0] == 404
-    admin.tick()
-    admin.close()
-    for listener in opened:
-        listener.close()

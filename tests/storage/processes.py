@@ -163,7 +163,7 @@ class Processes:
         return [one for one in all_of_them if one not in self._running]
 
     def _acknowledge(
-        self, number: int, batches: list[Batch], error: StorageError | None, receipt: str
+        self, number: int, batches: list[Batch], error: StorageError | None, receipt: str, _ack: str
     ) -> None:
         self._promises.answered(batches, error, self._workers[number].flusher.segment_name, receipt)
 

@@ -8,7 +8,7 @@ from queue import Queue
 from random import Random
 from typing import Any
 
-from ingestd.config import Settings
+from ingestd.config import AckLevel, Settings
 from ingestd.errors import StorageError
 from ingestd.events import Batch
 from ingestd.ring import Ring
@@ -46,7 +46,9 @@ class Running:
         self.sealer = Sealer(self.settings, disk)
         self.flusher = Flusher(self.settings, disk, self.ring, self._acknowledge, self.sealer, "node", worker)
 
-    def _acknowledge(self, batches: list[Batch], error: StorageError | None, receipt: str) -> None:
+    def _acknowledge(
+        self, batches: list[Batch], error: StorageError | None, receipt: str, _ack: AckLevel
+    ) -> None:
         self.on_ack()
         self.receipts.append(receipt)
         self.acks.put((batches, error))

@@ -91,9 +91,9 @@ def _unsynced(segment: OpenSegment, *what: Any, **_: bool) -> int:
     return COMMIT(segment, *what, sync=False)
 
 
-def _events_only(rotation: Rotation, batches: list[Batch]) -> Receipt:
+def _events_only(rotation: Rotation, batches: list[Batch], *, sync: bool) -> Receipt:
     is_aside = rotation._node.endswith("-invalid")
-    return Receipt("", 0) if is_aside else COMMIT_BATCHES(rotation, batches)
+    return Receipt("", 0) if is_aside else COMMIT_BATCHES(rotation, batches, sync=sync)
 
 
 def _reversed(ring: Ring, bytes_max: int) -> Any:
