@@ -125,7 +125,7 @@ class _Process:
             return DistinctObjects(disk, store, template, at_once, markers, seen, stopping)
         messages = Messages(settings.message_key, settings.message_headers)
         log = connect(place.log, settings, os.environ)
-        return Events(disk, log, place.url, messages, markers, pace, settings.ship_timeout_s, stopping)
+        return Events(disk, log, place.url, messages, markers, pace, settings.ship_timeout_s, stopping, seen)
 
     def _settle(self) -> int:
         shipper, tally = self._shipper, self._shipper.tally

@@ -88,6 +88,11 @@ class Markers:
             raise StorageError(f"{path} is damaged: it should hold a number; without it all is sent again")
         return int(digits)
 
+    def cursors(self) -> list[str]:
+        """The marks of segments that have one, in order of their names. Raises StorageError."""
+        found = self._disk.list(self._folder, f"*{_CURSOR_SUFFIX}")
+        return [path.name.removesuffix(_CURSOR_SUFFIX) for path in found]
+
     def put_cursor(self, mark: str, commits: int) -> None:
         """So many of its commits are delivered. Raises StorageError."""
         self._disk.replace_file(self._path(mark, _CURSOR_SUFFIX), b"%d\n" % commits)

@@ -500,3 +500,14 @@ async def test_a_stop_ends_the_reading_of_what_was_delivered(tmp_path: Path, tar
     assert len(seen) == 4
     sizes = [len(one) for _, one in sorted(sealed(data).items())]
     assert told == [(sizes[0], sum(sizes))]
+
+
+def test_two_at_once_are_refused(tmp_path: Path) -> None:
+    data, target = tmp_path / "data", tmp_path / "target"
+    target.mkdir()
+    seal(data, 1, ["a"])
+    with Shipping(tmp_path, f"file://{target}", "--dedup", "24h") as running:
+        running.wait_for_markers(sealed(data))
+        second = Shipping(tmp_path, f"file://{target}", "--dedup", "24h")
+        assert second.once() == 2
+        assert f"is in use by process {running.pid}" in second.log
