@@ -23,6 +23,7 @@ from ingestd.ship import collector as shipping
 from ingestd.ship.delivery import Segment
 from ingestd.ship.shipper import Shipper
 from ingestd.storage.disk import Disk
+from ingestd.storage.repeats import Seen
 from ingestd.storage.shipped import Markers
 
 PAGE = Path(__file__).with_name("metrics.md")
@@ -43,6 +44,7 @@ def table() -> str:
 
 class _Nowhere:
     lanes = 1
+    underway = ()
 
     async def deliver(self, _segment: Segment) -> None:
         return None
@@ -55,6 +57,7 @@ def ship_table() -> str:
     """The same of a shipper."""
     disk, nowhere = Disk(), Path()
     shipper = Shipper(disk, nowhere, _Nowhere(), Markers(disk, nowhere, ""))
+    shipper.seen = Seen(1, 1)
     return _rows(shipping.Collector(shipper).collect())
 
 

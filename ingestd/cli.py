@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,7 @@ from ingestd.progress import Progress
 from ingestd.service import keyfile, logs, supervisor
 from ingestd.storage import reader
 from ingestd.storage.disk import Disk
+from ingestd.storage.repeats import distinct
 from ingestd.storage.segment import invalid_directory
 from ingestd.storage.verify import Note, Problem, Verdict, verify
 
@@ -50,6 +52,8 @@ Delivers each sealed segment to object storage, once, and marks it in DIR/shippe
 is stopped, or with --once until what is sealed now is delivered. A server on the same directory then
 deletes, as its retention says, only what is delivered. Credentials come from the environment
 (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL, …).
+
+--dedup 24h leaves out events whose messageId was delivered in the 24 hours before.
 
 Exit status 0: with --once, all is confirmed, else it was stopped; 1: not all is; 2: usage."""
 
@@ -102,6 +106,11 @@ def _parser() -> argparse.ArgumentParser:
         help="of the directories, what was set aside instead: the invalid events of requests with "
         "on_invalid=skip, each with the reason",
     )
+    cat.add_argument(
+        "--dedup",
+        action="store_true",
+        help="each messageId once, as far as ten million of them reach back; tells how many were left out",
+    )
     cat.add_argument("-f", "--follow", action="store_true", help="go on with what is added")
 
     finding.add_command(commands)
@@ -129,6 +138,7 @@ def _add_ship_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
     ship.add_argument("--to", metavar="URL", help="s3://BUCKET/PREFIX, gs://…, az://… or file:///FOLDER")
     ship.add_argument("--once", action="store_true", help="deliver what is sealed now, and end")
     ship.add_argument("--admin", metavar="ADDRESS", help="HOST:PORT or unix:PATH of its own /metrics (none)")
+    ship.add_argument("--dedup", metavar="TIME", help="leave out what was delivered within 24h, 15m, … (off)")
     ship.add_argument("--config", type=Path, metavar="FILE", help="the server's settings: data_dir, ship_…")
 
 
@@ -263,8 +273,11 @@ def _cat(args: argparse.Namespace) -> int:
     paths = args.paths
     if args.quarantine:
         paths = [invalid_directory(path) if path.is_dir() else path for path in paths]
-    with open(sys.stdout.fileno(), "wb", _OUTPUT_BYTES, closefd=False) as out:
-        for lines in reader.cat(Disk(), paths, args.follow, problem):
+    contents = reader.cat(Disk(), paths, args.follow, problem)
+    if args.dedup:
+        contents = distinct(contents, lambda text: print(f"ingestd: {text}", file=sys.stderr))
+    with open(sys.stdout.fileno(), "wb", _OUTPUT_BYTES, closefd=False) as out, closing(contents):
+        for lines in contents:
             out.write(lines)
             if args.follow:
                 out.flush()
@@ -318,7 +331,9 @@ def _ship(args: argparse.Namespace) -> int:
     from ingestd.ship import process
 
     args.ship_to, args.ship_admin = args.to, args.admin
-    settings = _settings(args, "data_dir", "ship_to", "ship_admin", config_file=args.config)
+    args.ship_dedup_s = None if args.dedup is None else config.seconds(args.dedup, "--dedup")
+    names = ("data_dir", "ship_to", "ship_admin", "ship_dedup_s")
+    settings = _settings(args, *names, config_file=args.config)
     _require_segments(Path(settings.data_dir))
     return process.ship(settings, is_once=args.once)
 

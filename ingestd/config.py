@@ -7,10 +7,11 @@ it stands.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -143,6 +144,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `ingestd ship` sends on average; 0: no limit."""
     ship_timeout_s: Seconds = 60.0
     """How long the store may take for a request, and once more for each 8 MiB that it is sent."""
+    ship_dedup_s: Annotated[float, Meta(ge=0, le=366 * 86400)] = 0
+    """Events whose messageId was delivered within this time are left out by `ingestd ship`; 0: none are."""
+    ship_dedup_ids_max: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 10_000_000
+    """How many of them it remembers at most: some 26 bytes each. The oldest are forgotten."""
     ship_admin: str = ""
     """HOST:PORT or unix:PATH of the shipper's own /metrics, /healthz and /readyz; empty: there is none."""
 
@@ -172,6 +177,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.message_bytes_max - MESSAGE_HEAD_BYTES_MAX if self.ack == "replicated" else 0
 
 
+_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd]?)")
+_UNITS_S: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
 _FIELDS: dict[str, Any] = get_type_hints(Settings, include_extras=True)
 
 
@@ -187,6 +195,14 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], config_file: Path
     for name, value in flags.items():
         merged[name] = _convert(name, value, f"--{name.replace('_', '-')}", strict=False)
     return Settings(**merged)
+
+
+def seconds(text: str, flag: str) -> float:
+    """A duration such as 90s, 15m, 24h, 7d, or plain seconds. Raises UsageError that names the flag."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{flag}: {text!r} is not right: say a duration such as 90s, 15m, 24h or 7d")
+    return float(match[1]) * _UNITS_S[match[2]]
 
 
 def _from_file(path: Path) -> dict[str, Any]:

@@ -30,6 +30,53 @@ def test_cat_shows_an_open_segment_while_the_server_runs(tmp_path: Path) -> None
         assert server.segments() == []
 
 
+def test_cat_shows_each_message_id_once_across_workers_and_segments(tmp_path: Path) -> None:
+    server = Server(tmp_path, workers=2)
+    for _ in range(2):
+        with server:
+            # Connections are spread over the workers.
+            for number in range(12):
+                with server.client() as client:
+                    events = [EVENT | {"messageId": one} for one in ("a", "b", f"c{number}")]
+                    assert client.post("/v1/bulk-track", events).status == 200
+            done = run("cat", "--dedup", "data", cwd=tmp_path)
+            ids = [json.loads(line)["messageId"] for line in done.stdout.splitlines()]
+            assert sorted(ids) == sorted(["a", "b", *(f"c{number}" for number in range(12))])
+    assert done.returncode == OK
+    # Of the first start there are segments, of the second what is not sealed yet.
+    assert done.stderr == "ingestd: repeats left out: 58\n"
+    assert len(run("cat", "data", cwd=tmp_path).stdout.splitlines()) == 72
+
+
+def test_cat_that_follows_leaves_out_repeats_of_what_it_has_shown(tmp_path: Path) -> None:
+    with Server(tmp_path) as server, server.client() as client:
+        client.post("/v1/bulk-track", [EVENT | {"messageId": one} for one in ("a", "a", "b")])
+        command = [sys.executable, "-m", "ingestd", "cat", "-f", "--dedup", "data"]
+        with subprocess.Popen(
+            command, cwd=tmp_path, env=clean_environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as following:
+            assert following.stdout is not None
+            assert following.stderr is not None
+            shown = [following.stdout.readline() for _ in range(2)]
+            client.post("/v1/bulk-track", [EVENT | {"messageId": one} for one in ("b", "a", "c")])
+            shown.append(following.stdout.readline())
+            following.send_signal(signal.SIGINT)
+            assert following.wait(30) == 128 + signal.SIGINT
+            assert [json.loads(line)["messageId"] for line in shown] == ["a", "b", "c"]
+            assert following.stderr.read() == b"ingestd: repeats left out: 3\n"
+
+
+def test_cat_of_invalid_events_compares_them_with_each_other_only(tmp_path: Path) -> None:
+    with Server(tmp_path, on_invalid="skip") as server, server.client() as client:
+        wrong = EVENT | {"messageId": "a", "event": 7}
+        nameless = {"event": 7}
+        events = [EVENT | {"messageId": "a"}, wrong, wrong, nameless, nameless]
+        assert client.post("/v1/bulk-track", events).status == 200
+    done = run("cat", "--dedup", "--quarantine", "data", cwd=tmp_path)
+    assert [json.loads(line).get("messageId") for line in done.stdout.splitlines()] == ["a", None, None]
+    assert done.stderr == "ingestd: repeats left out: 1\n"
+
+
 def test_cat_prints_what_is_good_and_fails_for_what_is_not(tmp_path: Path) -> None:
     with Server(tmp_path) as server, server.client() as client:
         for name in ("a", "b"):

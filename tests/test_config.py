@@ -111,6 +111,10 @@ BAD: list[tuple[str, Any]] = [
     ("segment_age_max_s", 86401),
     ("idle_timeout_s", float("nan")),
     ("idle_timeout_s", float("inf")),
+    ("ship_dedup_s", -1),
+    ("ship_dedup_s", float("nan")),
+    ("ship_dedup_s", float("inf")),
+    ("ship_dedup_ids_max", 0),
 ]
 
 
@@ -178,3 +182,19 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         config.load({}, {}, tmp_path / "none.toml")
     with pytest.raises(UsageError, match=r"^--config .*: Is a directory; name a readable"):
         config.load({}, {}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0", 0), ("90", 90), ("90s", 90), ("1.5m", 90), ("15m", 900), ("24h", 86400), ("7d", 604800)],
+)
+def test_a_duration_says_its_unit_or_means_seconds(text: str, expected: float) -> None:
+    assert config.seconds(text, "--dedup") == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "h", "-1h", "1 h", "1w", "1H", "1h30m", "1e9", "inf", "nan", "9" * 400, "٣h"]
+)
+def test_what_is_no_duration_is_an_error_that_names_the_flag(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^--dedup: .* is not right: say a duration such as 90s, 15m, 24h"):
+        config.seconds(text, "--dedup")

@@ -37,11 +37,23 @@ class Collector(BaseCollector):
             ("ready", "1 if the destination took what it was sent last.", not shipper.problem),
         ):
             yield GaugeMetricFamily(_PREFIX + name, text, value)
+        if shipper.seen is not None:
+            yield GaugeMetricFamily(
+                _PREFIX + "dedup_reach_seconds",
+                "With --dedup: how far back repeats are known; less than was asked for if ship_dedup_ids_max "
+                "are fewer.",
+                shipper.seen.reach_s,
+            )
         for name, text, count in (
             ("segments", "Segments that are delivered, by the destination's word.", tally.segments_delivered),
             ("bytes", "Their bytes.", tally.bytes_delivered),
             ("found_segments", "Of these segments: those that were there already.", tally.segments_found),
             ("events", "Of these segments: events that were sent to a log.", tally.events_sent),
+            (
+                "dropped_events",
+                "Events that were left out, for they are there already (--dedup).",
+                tally.events_dropped,
+            ),
             ("retries", "Deliveries that failed and are tried again.", tally.retries),
             ("gone_segments", "Segments that were deleted before they were delivered.", tally.segments_gone),
         ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -47,6 +48,8 @@ class Delivered:
     """For whoever reads the marker."""
     events: int = 0
     """That were sent one by one."""
+    dropped: int = 0
+    """Events that were left out, for they are there already."""
 
 
 class Delivery(Protocol):
@@ -54,6 +57,11 @@ class Delivery(Protocol):
 
     lanes: int
     """Segments that may be on their way at once. With 1 they arrive in the order of their names."""
+
+    @property
+    def underway(self) -> Sequence[str]:
+        """Marks of segments that have their turn before any other, in this order, if they still wait."""
+        ...
 
     async def deliver(self, segment: Segment) -> Delivered | None:
         """Get it there, durably; None if a stop came first.

@@ -19,6 +19,7 @@ class Objects:
     """Delivers to an object store."""
 
     lanes = _LANES
+    underway = ()
 
     def __init__(self, disk: Disk, store: Store, template: Template, at_once_bytes_max: int) -> None:
         """What is larger than `at_once_bytes_max` goes in parts."""

@@ -21,12 +21,15 @@ from ingestd.service import listeners, logs
 from ingestd.service.systemd import Notifier
 from ingestd.ship.delivery import Delivery
 from ingestd.ship.destination import Destination, Template, destination
+from ingestd.ship.distinct import DistinctObjects
 from ingestd.ship.events import Events
 from ingestd.ship.objects import Objects
 from ingestd.ship.pace import Pace
 from ingestd.ship.shipper import Shipper
 from ingestd.ship.store import Store, at_once_bytes_max
+from ingestd.ship.window import rebuild
 from ingestd.storage.disk import Disk
+from ingestd.storage.repeats import Seen
 from ingestd.storage.shipped import Markers
 
 log = logging.getLogger("ingestd.ship")
@@ -58,22 +61,27 @@ class _Process:
         self._is_once = is_once
         self._progress = Progress(sys.stderr)
         self._notifier = Notifier(os.environ)
+        self._recalled = (0, 0)
+        """Bytes of delivered segments whose ids are read, and bytes of all; none after that."""
+        self._is_short = False
 
     async def run(self, admin: list[listeners.Listener]) -> int:
         """Deliver until there is nothing more to do, or a signal comes; returns the exit status."""
         loop, disk, data_dir = asyncio.get_running_loop(), Disk(), Path(self._settings.data_dir)
         markers = Markers(disk, data_dir, self._place.label)
         stop = asyncio.Event()
-        delivery = self._delivery(disk, markers, stop)
+        seen = self._window()
+        delivery = self._delivery(disk, markers, seen, stop)
         self._shipper = shipper = Shipper(disk, data_dir, delivery, markers, stopping=stop, say=self._say)
+        shipper.seen = seen
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
         shipper.begin(str(self._place))
-        if self._place.log is not None:
+        if self._place.log is not None or seen is not None:
             markers.hold()
         self._say(logging.INFO, "delivers what is sealed in %s to %s", data_dir.resolve(), self._place)
         ticking = asyncio.create_task(self._tick(admin))
-        work = asyncio.create_task(shipper.run_once() if self._is_once else shipper.run())
+        work = asyncio.create_task(self._work(disk, data_dir, markers))
         stopping = asyncio.create_task(shipper.stopping.wait())
         await asyncio.wait((work, stopping, ticking), return_when=asyncio.FIRST_COMPLETED)
         shipper.stopping.set()
@@ -89,23 +97,44 @@ class _Process:
                 raise result
         return self._settle()
 
-    def _delivery(self, disk: Disk, markers: Markers, stopping: asyncio.Event) -> Delivery:
+    async def _work(self, disk: Disk, data_dir: Path, markers: Markers) -> None:
+        shipper, seen = self._shipper, self._shipper.seen
+        if seen is not None:
+            is_stopping = shipper.stopping.is_set
+            read = await asyncio.to_thread(rebuild, disk, data_dir, markers, seen, self._recall, is_stopping)
+            self._recalled = (0, 0)
+            self._say(logging.INFO, "remembers %d events of %d delivered segments", len(seen), read)
+        await (shipper.run_once() if self._is_once else shipper.run())
+
+    def _recall(self, done_bytes: int, total_bytes: int) -> None:
+        self._recalled = done_bytes, total_bytes
+
+    def _window(self) -> Seen | None:
+        settings = self._settings
+        return Seen(settings.ship_dedup_s, settings.ship_dedup_ids_max) if settings.ship_dedup_s else None
+
+    def _delivery(self, disk: Disk, markers: Markers, seen: Seen | None, stopping: asyncio.Event) -> Delivery:
         """Raises UsageError."""
         settings, place = self._settings, self._place
         pace = Pace(settings.ship_bytes_per_s, asyncio.get_running_loop().time)
         if place.log is None:
             store = Store(place, pace, settings.ship_timeout_s)
-            at_once = at_once_bytes_max(settings.ship_bytes_per_s)
-            return Objects(disk, store, Template(settings.ship_key), at_once)
+            template, at_once = Template(settings.ship_key), at_once_bytes_max(settings.ship_bytes_per_s)
+            if seen is None:
+                return Objects(disk, store, template, at_once)
+            return DistinctObjects(disk, store, template, at_once, markers, seen, stopping)
         messages = Messages(settings.message_key, settings.message_headers)
         log = connect(place.log, settings, os.environ)
-        return Events(disk, log, place.url, messages, markers, pace, settings.ship_timeout_s, stopping)
+        return Events(disk, log, place.url, messages, markers, pace, settings.ship_timeout_s, stopping, seen)
 
     def _settle(self) -> int:
         shipper, tally = self._shipper, self._shipper.tally
+        self._watch_window()
         log.info(
-            "stopped: %d segments delivered (%d were there already), %d bytes; behind: %d segments, %d bytes",
+            "stopped: %d segments delivered (%d were there already), %d bytes%s; "
+            "behind: %d segments, %d bytes",
             *(tally.segments_delivered, tally.segments_found, tally.bytes_delivered),
+            "" if shipper.seen is None else f", {tally.events_dropped} repeats left out",
             *(len(shipper.behind), shipper.bytes_behind),
         )
         return int(self._is_once and bool(shipper.behind or tally.segments_gone))
@@ -115,6 +144,17 @@ class _Process:
             self._say(logging.INFO, "%s: stopping", signal.Signals(number).name)
             self._notifier.stopping()
             self._shipper.stopping.set()
+
+    def _watch_window(self) -> None:
+        """Say once if it remembers less than it should."""
+        seen = self._shipper.seen
+        if seen is not None and not self._is_short and seen.reach_s < seen.window_s:
+            self._is_short = True
+            self._say(
+                logging.WARNING,
+                "repeats are known for %.0f s only, for %d ids are remembered: see ship_dedup_ids_max",
+                *(seen.reach_s, len(seen)),
+            )
 
     def _say(self, level: int, text: str, *arguments: object) -> None:
         if log.isEnabledFor(level):
@@ -132,12 +172,18 @@ class _Process:
         self._notifier.ready()
         while True:
             done, behind = shipper.tally.bytes_delivered, shipper.bytes_behind
-            if behind:
-                self._progress(done, done + behind)
+            recalled, to_recall = self._recalled
+            if to_recall:
+                self._progress(recalled, to_recall)
+                self._notifier.status("reads the ids of what was delivered")
             else:
-                self._progress.clear()
-            told = shipper.problem or f"to {self._place}"
-            self._notifier.status(f"{len(shipper.behind)} segments behind: {told}")
+                if behind:
+                    self._progress(done, done + behind)
+                else:
+                    self._progress.clear()
+                told = shipper.problem or f"to {self._place}"
+                self._notifier.status(f"{len(shipper.behind)} segments behind: {told}")
+            self._watch_window()
             await asyncio.sleep(_TICK_S)
             if shown is not None:
                 shown.tick()

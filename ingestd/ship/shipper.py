@@ -26,6 +26,7 @@ from ingestd.ship.delivery import Delivered, Delivery, DestinationError, Segment
 from ingestd.ship.pace import Backoff
 from ingestd.storage.disk import Disk
 from ingestd.storage.reading import Gone
+from ingestd.storage.repeats import Seen
 from ingestd.storage.segment import NAME, SUFFIX
 from ingestd.storage.shipped import Markers, mark
 
@@ -64,6 +65,8 @@ class Tally:
     bytes_delivered: int = 0
     events_sent: int = 0
     """Of these segments, to a log."""
+    events_dropped: int = 0
+    """Repeats that were left out."""
     retries: int = 0
     segments_gone: int = 0
 
@@ -87,6 +90,8 @@ class Shipper:
         self.tally = Tally()
         self.behind: dict[str, Waiting] = {}
         """By their marks; replaced, not changed, by a look."""
+        self.seen: Seen | None = None
+        """What is remembered of deliveries, to leave out repeats."""
         self.problem = ""
         """What keeps the destination from taking anything."""
         self.stopping = stopping or asyncio.Event()
@@ -199,10 +204,11 @@ class Shipper:
             await asyncio.wait_for(self.stopping.wait(), seconds)
 
     async def _round(self, tries_max: float) -> None:
-        """Deliver what is due; the oldest first, but those that failed before after all others."""
+        """Deliver what is due: what is under way, then the oldest; those that failed after all others."""
         now = self._clock()
         due = [m for m, w in self.behind.items() if w.backoff.until <= now and w.backoff.failures < tries_max]
-        due.sort(key=lambda one: (self.behind[one].backoff.failures, one))
+        first = {one: place for place, one in enumerate(self._delivery.underway)}
+        due.sort(key=lambda one: (first.get(one, math.inf), self.behind[one].backoff.failures, one))
         queue = deque(due[:_ROUND])
         # A destination that fails is asked with one at a time.
         lanes = 1 if self._backoff.failures else self._delivery.lanes
@@ -256,6 +262,7 @@ class Shipper:
         self.tally.segments_found += not delivered.is_new
         self.tally.bytes_delivered += delivered.size
         self.tally.events_sent += delivered.events
+        self.tally.events_dropped += delivered.dropped
         self._backoff.succeeded()
         if self.problem:
             self.problem = ""

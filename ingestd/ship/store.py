@@ -81,16 +81,24 @@ class Store:
         except (BaseError, ValueError, OSError) as e:
             raise UsageError(f"--to {destination}: {described(e, destination)}") from None
 
-    async def deliver(self, key: str, content: Content, name: str) -> bool:
+    async def has(self, key: str) -> bool:
+        """True if there is such an object. Raises DestinationError."""
+        try:
+            return await self._is_there(key)
+        except self._errors as e:
+            raise DestinationError(described(e, self._destination)) from None
+
+    async def deliver(self, key: str, content: Content, name: str, *, is_exact: bool = True) -> bool:
         """Have the content there under this key, durably; False if it was there already.
 
+        Without `is_exact`, what is there already may have another size.
         Raises DestinationError, and StorageError if the content cannot be read.
         """
         if self._root is not None:
             self._require_root(self._root)
         try:
             is_new = await self._make(key, content, name)
-            if not is_new:
+            if not is_new and is_exact:
                 await self._confirm(key, content)
             if self._root is not None:
                 await asyncio.to_thread(self._make_durable, self._root, key)

@@ -11,7 +11,8 @@ commit ended is told by its index, for receipts name commits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ import zstandard
 from ingestd.errors import StorageError
 from ingestd.storage.disk import Disk
 from ingestd.storage.index import Index
-from ingestd.storage.segment import OPEN_SUFFIX, Chain, Walk, content, counted, walk
+from ingestd.storage.segment import OPEN_SUFFIX, Chain, Commit, Walk, content, counted, walk
 
 PACKING_SUFFIX: Final = ".packing"
 
@@ -75,48 +76,63 @@ def pack(disk: Disk, path: Path) -> Path | None:
     return None
 
 
-@dataclass(slots=True)
-class _Gathered:
-    """Commits that will be one frame."""
+class Packer:
+    """Writes a segment of large frames, commit by commit."""
 
-    parts: list[bytes] = field(default_factory=list)
-    size: int = 0
-    events: int = 0
-    first_ms: int = 0
-    last_ms: int = 0
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        """`write` takes what comes next in its file."""
+        self._write = write
+        self._compressor = zstandard.ZstdCompressor(
+            level=_LEVEL, write_checksum=True, write_content_size=True
+        )
+        self._chain = Chain()
+        self._parts: list[bytes] = []
+        """Of commits that will be one frame."""
+        self._size = self._events = self._first_ms = self._last_ms = 0
+
+    def add(self, lines: bytes, events: int, commit: Commit) -> None:
+        """The lines of a commit, or those of them that stay."""
+        if not lines:
+            return
+        if self._parts and self._size + len(lines) > _PACKED_BYTES:
+            self._write_frame()
+        if not self._parts:
+            self._first_ms, self._last_ms = commit.first_ms, commit.last_ms
+        self._parts.append(lines)
+        self._size += len(lines)
+        self._events += events
+        # The clock may have been set back between two commits.
+        self._first_ms = min(self._first_ms, commit.first_ms)
+        self._last_ms = max(self._last_ms, commit.last_ms)
+
+    def end(self, index: bytes = b"") -> int:
+        """Write what is left, the index and the footer; returns the size of all. 0: nothing was added."""
+        if self._parts:
+            self._write_frame()
+        if not self._chain.commits:
+            return 0
+        ending = index + self._chain.footer()
+        self._write(ending)
+        return self._chain.end + len(ending)
+
+    def _write_frame(self) -> None:
+        lines = b"".join(self._parts)
+        frame = self._compressor.compress(lines)
+        trailer = self._chain.trailer(frame, len(lines), self._events, self._first_ms, self._last_ms)
+        self._write(frame + trailer)
+        self._chain.append(trailer)
+        self._parts = []
+        self._size = self._events = 0
 
 
 def _write_packed(disk: Disk, fd: int, data: bytes, found: Walk) -> int:
     """Write the frames, trailers, index and footer; returns their size."""
     commits = found.chain.commits
-    compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True, write_content_size=True)
-    packed = Chain()
-
-    def write(gathered: _Gathered) -> None:
-        lines = b"".join(gathered.parts)
-        frame = compressor.compress(lines)
-        trailer = packed.trailer(frame, len(lines), gathered.events, gathered.first_ms, gathered.last_ms)
-        disk.write(fd, frame + trailer)
-        packed.append(trailer)
-
-    gathered = _Gathered()
+    packer = Packer(partial(disk.write, fd))
     for commit in commits:
-        if gathered.parts and gathered.size + commit.content_bytes > _PACKED_BYTES:
-            write(gathered)
-            gathered = _Gathered()
-        if not gathered.parts:
-            gathered.first_ms, gathered.last_ms = commit.first_ms, commit.last_ms
-        gathered.parts.append(counted(commit, content(data, commit)))
-        gathered.size += commit.content_bytes
-        gathered.events += commit.events
-        # The clock may have been set back between two commits.
-        gathered.first_ms = min(gathered.first_ms, commit.first_ms)
-        gathered.last_ms = max(gathered.last_ms, commit.last_ms)
-    write(gathered)
+        packer.add(counted(commit, content(data, commit)), commit.events, commit)
     index = b""
     if found.index is not None:
         acknowledged = found.index.commits or tuple(commit.events for commit in commits)
         index = Index(found.index.fingerprints, acknowledged).frame()
-    ending = index + packed.footer()
-    disk.write(fd, ending)
-    return packed.end + len(ending)
+    return packer.end(index)

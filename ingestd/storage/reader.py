@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ _POLL_S = 0.2
 Problem = Callable[[str], None]
 
 
-def cat(disk: Disk, paths: list[Path], follow: bool, problem: Problem) -> Iterator[bytes]:
+def cat(disk: Disk, paths: list[Path], follow: bool, problem: Problem) -> Generator[bytes, None, None]:
     """The NDJSON of the segments, commit by commit; directories stand for all their segments.
 
     With `follow` it goes on for ever with what is added. `problem` is told of what cannot be read.

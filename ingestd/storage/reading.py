@@ -21,7 +21,17 @@ import zstandard
 
 from ingestd.errors import StorageError
 from ingestd.storage.disk import Disk
-from ingestd.storage.segment import OPEN_SUFFIX, SUFFIX, Chain, Commit, Walk, content, sealed_path, walk
+from ingestd.storage.segment import (
+    OPEN_SUFFIX,
+    SUFFIX,
+    Chain,
+    Commit,
+    Walk,
+    content,
+    counted,
+    sealed_path,
+    walk,
+)
 
 _PIECE_BYTES: Final = 8 * 1024 * 1024
 """What is read of a file at once, unless a commit is larger."""
@@ -164,6 +174,19 @@ def read(disk: Disk, path: Path, offset: int, size: int) -> bytes:
         if disk.exists(path):
             raise
         raise Gone(f"{path} is gone") from e
+
+
+def whole(disk: Disk, path: Path) -> Iterator[tuple[Commit, bytes]]:
+    """Each commit of a sealed segment and its lines, in bounded memory.
+
+    Raises StorageError, also at its end if it is not whole, and Gone.
+    """
+    reading = Reading(path)
+    for group in reading.groups(disk):
+        for commit, lines in group.contents():
+            yield commit, counted(commit, lines)
+    if reading.found.state != "sealed":
+        raise StorageError(f"{path} is damaged: {reading.found.problem or 'its footer is missing'}")
 
 
 def is_open(path: Path) -> bool:

@@ -4,6 +4,7 @@
     DATA/shipped/<destination>/<mark>.json    that sealed segment is there: the destination has said so
     DATA/shipped/<destination>/<mark>.cursor  so many of its commits are there, in digits: a log takes them
                                               one after the other; until there is a .json
+    DATA/shipped/<destination>/underway       marks, one a line: that may be there, if they have no marker
 
 A mark is a segment's name, its size and when it was written: a machine without a clock battery
 boots into the same time again and again, and gives a name once more when the segment that had it
@@ -21,11 +22,12 @@ from typing import Final
 
 from ingestd.errors import StorageError
 from ingestd.storage.disk import TEMPORARY_PATTERN, Disk
-from ingestd.storage.segment import SUFFIX
+from ingestd.storage.segment import SUFFIX, sealed_path
 
 _DESTINATION: Final = "destination"
 _MARKER_SUFFIX: Final = ".json"
 _CURSOR_SUFFIX: Final = ".cursor"
+_UNDERWAY: Final = "underway"
 
 
 def _directory(data_dir: Path) -> Path:
@@ -42,7 +44,9 @@ class Markers:
 
     def __init__(self, disk: Disk, data_dir: Path, destination: str) -> None:
         self._disk = disk
-        self._folder = _directory(data_dir) / destination
+        self._data_dir = data_dir
+        self.folder = self._folder = _directory(data_dir) / destination
+        """Where they are."""
 
     def begin(self, url: str) -> set[str]:
         """Have the directory, durably; returns the marks of segments that are delivered.
@@ -84,6 +88,11 @@ class Markers:
             raise StorageError(f"{path} is damaged: it should hold a number; without it all is sent again")
         return int(digits)
 
+    def cursors(self) -> list[str]:
+        """The marks of segments that have one, in order of their names. Raises StorageError."""
+        found = self._disk.list(self._folder, f"*{_CURSOR_SUFFIX}")
+        return [path.name.removesuffix(_CURSOR_SUFFIX) for path in found]
+
     def put_cursor(self, mark: str, commits: int) -> None:
         """So many of its commits are delivered. Raises StorageError."""
         self._disk.replace_file(self._path(mark, _CURSOR_SUFFIX), b"%d\n" % commits)
@@ -92,6 +101,20 @@ class Markers:
         """The segment is not here any more. Not durably: come back, the marker is removed again."""
         self._disk.unlink(self._path(mark))
         self._disk.unlink(self._path(mark, _CURSOR_SUFFIX))
+
+    def underway(self) -> list[str]:
+        """The marks that were put there last, in their order. Raises StorageError."""
+        path = self._folder / _UNDERWAY
+        return self._disk.read(path).decode(errors="replace").split() if self._disk.exists(path) else []
+
+    def put_underway(self, marks: list[str]) -> None:
+        """Durably. Raises StorageError."""
+        self._disk.replace_file(self._folder / _UNDERWAY, "".join(f"{one}\n" for one in marks).encode())
+
+    def waits(self, mark: str) -> bool:
+        """True if the segment is here and has no marker. Raises StorageError."""
+        name = mark.rsplit("-", 2)[0]
+        return self._disk.exists(sealed_path(self._data_dir, name)) and not self.has(mark)
 
     def _path(self, mark: str, suffix: str = _MARKER_SUFFIX) -> Path:
         return self._folder / (mark + suffix)

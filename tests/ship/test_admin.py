@@ -24,6 +24,7 @@ from ingestd.ship.pace import Backoff, Pace
 from ingestd.ship.shipper import Shipper, Waiting
 from ingestd.ship.store import Store
 from ingestd.storage.disk import Disk
+from ingestd.storage.repeats import Seen
 from ingestd.storage.shipped import Markers
 from tests.support.shipping import TEMPLATE
 
@@ -80,6 +81,7 @@ async def compare(shipper: Shipper, address: str, path: Path) -> None:
         name: Waiting(Segment(path, name), size, written, Backoff(lambda: 0.0, Random()))
         for name, size, written in (("a", 10, 100.0), ("b", 5, 103.0))
     }
+    shipper.seen = Seen(60, 1000)
     shipper.tally.segments_delivered, shipper.tally.bytes_delivered = 7, 70
     status, text = await ask(address, "/metrics")
     assert status == 200
@@ -97,6 +99,8 @@ async def compare(shipper: Shipper, address: str, path: Path) -> None:
         "bytes_total": 70,
         "found_segments_total": 0,
         "events_total": 0,
+        "dropped_events_total": 0,
+        "dedup_reach_seconds": 60,
         "retries_total": 0,
         "gone_segments_total": 0,
     }

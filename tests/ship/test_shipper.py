@@ -36,6 +36,7 @@ class Counting:
 
     def __init__(self, delivery: Delivery, new: list[str]) -> None:
         self.lanes = delivery.lanes
+        self.underway = delivery.underway
         self._delivery = delivery
         self._new = new
 
