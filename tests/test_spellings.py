@@ -184,6 +184,13 @@ def test_a_long_number_is_found_wherever_it_begins(spell: Callable[[str], str]) 
         assert send(body.encode()).answer.code == "number_out_of_range", begin
 
 
+def test_the_least_integer_out_of_range_is_found_wherever_it_begins() -> None:
+    for begin in range(40):
+        start, end = f'{{"event":"{"x" * begin}","properties":{{"a":', f'}},"timestamp":"{TIMESTAMP}"}}'
+        assert send(f"{start}{2**127}{end}".encode()).answer.code == "number_out_of_range", begin
+        assert send(f"{start}{2**127 - 1}{end}".encode()).answer.status == 200, begin
+
+
 def test_digits_in_a_string_are_no_number() -> None:
     for length in (308, 309, 310, 5000):
         sent = f'{{"event":"{"9" * length}","properties":{{"a":"{"1" * length}"}},"timestamp":"{TIMESTAMP}"}}'

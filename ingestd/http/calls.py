@@ -171,14 +171,23 @@ def _on_invalid(value: str) -> OnInvalid:
 class Repeat:
     """A head that has passed, cut at its Content-Length, and the call that it made."""
 
-    __slots__ = ("_after", "_before", "_body_bytes_max", "_size", "call", "generation")
+    __slots__ = (
+        "_after", "_after_size", "_before", "_before_size", "_body_bytes_max", "_digits", "call", "caller",
+        "generation",
+    )  # fmt: skip
 
-    def __init__(self, before: bytes, after: bytes, call: Call, generation: int, body_bytes_max: int) -> None:
+    def __init__(
+        self, before: bytes, after: bytes, call: Call, caller: Caller, generation: int, body_bytes_max: int
+    ) -> None:
         self._before = before
+        self._before_size = len(before)
         self._after = after
-        self._size = len(before)
+        self._after_size = len(after)
+        self._digits = 0
+        """How many there were the last time."""
         self._body_bytes_max = body_bytes_max
         self.call = call
+        self.caller = caller
         self.generation = generation
         """Of the keyring: a revoked key must stop at once."""
 
@@ -189,8 +198,10 @@ class Repeat:
         Every line break in it must be a CRLF that ends a line which the parser has counted: then the
         blank line found in the bytes is the one that the parser has found.
         """
-        is_plain = call.keep_alive and call.caller is not None and call.length is not None
-        if not is_plain or b"expect" in head.headers or not raw.startswith(b"POST %b HTTP/1." % head.target):
+        caller = call.caller
+        if caller is None or not call.keep_alive or call.length is None or b"expect" in head.headers:
+            return None
+        if not raw.startswith(b"POST %b HTTP/1." % head.target):
             return None
         lines = raw.count(b"\r\n")
         if lines != head.header_count + 2 or raw.count(b"\n") != lines or raw.count(b"\r") != lines:
@@ -199,19 +210,25 @@ class Repeat:
         match = _LENGTH.search(raw)
         if match is None or len(found) != 1:
             return None
-        return cls(raw[: match.start(1)], raw[match.end(1) :], call, generation, body_bytes_max)
+        return cls(raw[: match.start(1)], raw[match.end(1) :], call, caller, generation, body_bytes_max)
 
     def match(self, data: bytes, at: int) -> tuple[int, int] | None:
-        """Where the body begins and its length, if this head stands whole at `at`; else None.
+        """Where the body begins and where it ends, if this head stands whole at `at`; else None.
 
         None as well for a body beyond the limit: the parser's way says what is wrong with it.
         """
         if not data.startswith(self._before, at):
             return None
-        digits_at = at + self._size
-        digits_end = data.find(b"\r", digits_at, digits_at + _DIGITS_MAX + 1)
+        digits_at = at + self._before_size
+        digits_end = digits_at + self._digits
+        if not data.startswith(self._after, digits_end):
+            digits_end = data.find(b"\r", digits_at, digits_at + _DIGITS_MAX + 1)
+            if digits_end < 0 or not data.startswith(self._after, digits_end):
+                return None
+            self._digits = digits_end - digits_at
         digits = data[digits_at:digits_end]
-        if digits_end < 0 or not digits.isdigit() or not data.startswith(self._after, digits_end):
+        if not digits.isdigit():
             return None
         length = int(digits)
-        return None if length > self._body_bytes_max else (digits_end + len(self._after), length)
+        body_at = digits_end + self._after_size
+        return None if length > self._body_bytes_max else (body_at, body_at + length)

@@ -45,22 +45,22 @@ class Exchange(Struct, gc=False, eq=False):
         """What it was for."""
         return self.call.asked if self.call is not None else Asked()
 
-    def accept(self, message_ids: list[str], kept: bytes, invalid: Sequence[object] = ()) -> None:
+    def accept(self, message_ids: list[str], start: bytes, invalid: Sequence[object] = ()) -> None:
         """The answer is 200, with these ids if it names any, and what was set aside.
 
-        `kept` is what its head says of how and where they are kept.
+        `start` is `responses.stored_start` of their commit.
         """
         form = self.call.form if self.call is not None else ONE
         if form is ONE or form is None:
-            self.accept_one(message_ids[0], kept)
+            self.accept_one(message_ids[0], start)
         elif form.answers_ids:
-            self.answer = responses.stored_many(message_ids, self._line(), kept, invalid)
+            self.answer = responses.stored_many(message_ids, start, self._line(), invalid)
         else:
-            self.answer = responses.success(self._line(), kept)
+            self.answer = responses.success(start, self._line())
 
-    def accept_one(self, message_id: str, kept: bytes) -> None:
+    def accept_one(self, message_id: str, start: bytes) -> None:
         """The same for one event."""
-        self.answer = responses.stored_one(message_id, self._line(), kept)
+        self.answer = responses.stored_one(message_id, start, self._line())
 
     def reject(self, rejection: Rejection) -> None:
         """The answer is an error, and the last one: what follows an error is not read as a request."""

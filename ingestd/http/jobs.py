@@ -22,14 +22,12 @@ class Jobs:
     The connection is told to each call, for two that know each other wait for the garbage collector.
     """
 
-    __slots__ = ("_hub", "_waiting")
+    __slots__ = ("_hub", "waiting")
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._waiting: deque[tuple[Exchange, Iterator[Batch | None], int]] = deque()
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+        self.waiting: deque[tuple[Exchange, Iterator[Batch | None], int]] = deque()
+        """Its exchange, its slices, and what it has of the budget."""
 
     def add(
         self,
@@ -39,13 +37,13 @@ class Jobs:
         charged_bytes: int,
     ) -> None:
         """Validate these slices after the others; the budget gets `charged_bytes` back when it is done."""
-        self._waiting.append((exchange, slices, charged_bytes))
-        if len(self._waiting) == 1:
+        self.waiting.append((exchange, slices, charged_bytes))
+        if len(self.waiting) == 1:
             self._hub.defer(partial(self._work, connection))
 
     def _work(self, connection: Connection) -> None:
         """One slice of the first job."""
-        exchange, slices, charged_bytes = self._waiting[0]
+        exchange, slices, charged_bytes = self.waiting[0]
         if connection.state is not CLOSED and exchange.answer is None:
             try:
                 batch = next(slices, None)
@@ -57,9 +55,9 @@ class Jobs:
                 self._hub.rounds.push(exchange, exchange.call.caller, batch)
             except Exception as e:
                 exchange.fail(e)
-        self._waiting.popleft()
+        self.waiting.popleft()
         self._hub.budget.give(charged_bytes)
-        if self._waiting:
+        if self.waiting:
             self._hub.defer(partial(self._work, connection))
         if connection.state is not CLOSED:
             connection.flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ingestd.errors import Rejection
-from ingestd.http.calls import Call
+from ingestd.http.calls import Call, Caller
 from ingestd.http.hub import Hub
 from ingestd.http.protocol import Connection
 from ingestd.http.reports import LoggedExchange
@@ -23,9 +23,9 @@ class LoggedConnection(Connection):
         self.body_bytes = 0 if isinstance(body, Rejection) else len(body)
         super().complete(call, body, charged_bytes)
 
-    def take(self, call: Call, body: bytes) -> None:
+    def take(self, call: Call, caller: Caller, body: bytes) -> None:
         self.body_bytes = len(body)
-        super().take(call, body)
+        super().take(call, caller, body)
 
     def answered(self, exchange: LoggedExchange, events: int | None) -> None:
         """This exchange has 200."""

@@ -14,7 +14,7 @@ from ingestd.errors import Rejection
 from ingestd.events import SLICED_BYTES_MIN, Stamper
 from ingestd.forms import ONE
 from ingestd.http import lifecycle, responses
-from ingestd.http.calls import Call
+from ingestd.http.calls import Call, Caller
 from ingestd.http.exchange import Exchange
 from ingestd.http.hub import Hub
 from ingestd.http.jobs import Jobs
@@ -182,7 +182,7 @@ class Connection(asyncio.Protocol):
     def regulate_reading(self) -> None:
         """Read, or leave it in the kernel: while answers pile up, or there is no room, or work is due."""
         ours = self.state in READING and (
-            bool(self.jobs) or len(self._exchanges) >= self._hub.settings.pipeline_max
+            bool(self.jobs.waiting) or len(self._exchanges) >= self._hub.settings.pipeline_max
         )
         if ours is not (self._held_since is not None):
             self._hold(ours)
@@ -239,7 +239,7 @@ class Connection(asyncio.Protocol):
             elif call.form is None or call.caller is None:
                 exchange.show(call)
                 hub.traffic.answered(call.route, 200)
-            elif self.jobs or len(body) >= SLICED_BYTES_MIN or call.skips_invalid:
+            elif self.jobs.waiting or len(body) >= SLICED_BYTES_MIN or call.skips_invalid:
                 slices = sifted if call.skips_invalid else Stamper.slices
                 self.jobs.add(self, exchange, slices(call.caller.stamper, body, call.form), charged_bytes)
                 charged_bytes = 0
@@ -258,16 +258,15 @@ class Connection(asyncio.Protocol):
                 self.go(lifecycle.COMPLETE)
         if exchange.answer is not None or not self._exchanges:
             self.flush()
-        if self.jobs or self._reading_paused or len(self._exchanges) >= hub.settings.pipeline_max:
+        if self.jobs.waiting or self._reading_paused or len(self._exchanges) >= hub.settings.pipeline_max:
             self.regulate_reading()
 
-    def take(self, call: Call, body: bytes) -> None:
+    def take(self, call: Call, caller: Caller, body: bytes) -> None:
         """`complete` for a small event whose connection goes on: the most frequent of all requests."""
         hub, exchanges = self._hub, self._exchanges
         exchange = self._exchange_type(self, call, True)
         exchanges.append(exchange)
-        assert call.caller is not None
-        hub.rounds.add(exchange, call.caller, body)
+        hub.rounds.add(exchange, caller, body)
         if len(exchanges) >= hub.settings.pipeline_max:
             self.regulate_reading()
 
@@ -301,9 +300,11 @@ class Connection(asyncio.Protocol):
         if exchanges:
             return
         if self.state is IDLE:
-            self._state_deadline = self._hub.idle_deadline
-            self.deadline = min(self._state_deadline, self._write_deadline)
-            if self._hub.is_draining:
+            hub = self._hub
+            # It is the same between two ticks of the clock.
+            if self._state_deadline != hub.idle_deadline:
+                self._arm(hub.idle_deadline)
+            if hub.is_draining:
                 self._close()
         elif self.state is BODY and self._reader.continue_due:
             self._reader.continue_due = False

@@ -50,13 +50,13 @@ class LoggedExchange(Exchange, gc=False, eq=False):
     def _reporter(self) -> Reporter:
         return cast(Reporter, self.answerer)
 
-    def accept(self, message_ids: list[str], kept: bytes, invalid: Sequence[object] = ()) -> None:
-        super().accept(message_ids, kept, invalid)
+    def accept(self, message_ids: list[str], start: bytes, invalid: Sequence[object] = ()) -> None:
+        super().accept(message_ids, start, invalid)
         if self.call is not None and self.call.form is not ONE:
             self._reporter.answered(self, len(message_ids))
 
-    def accept_one(self, message_id: str, kept: bytes) -> None:
-        super().accept_one(message_id, kept)
+    def accept_one(self, message_id: str, start: bytes) -> None:
+        super().accept_one(message_id, start)
         self._reporter.answered(self, 1)
 
     def show(self, call: Call) -> None:

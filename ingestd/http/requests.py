@@ -98,7 +98,7 @@ class RequestReader:
         """Read on; returns what was not looked at because the connection takes no more requests."""
         if self._left_bytes:
             data = self._read_body(data)
-        if self._repeat is not None and self._connection.state is IDLE:
+        if self._repeat is not None:
             data = self._read_repeats(data, self._repeat)
         while data and self._connection.state in READING:
             data = self._parse(data)
@@ -117,9 +117,7 @@ class RequestReader:
 
     def _read_repeats(self, data: bytes, repeat: Repeat) -> bytes:
         """Take the requests at the front of `data` whose head is the known one; returns the rest."""
-        connection, call, hub = self._connection, repeat.call, self._hub
-        caller = call.caller
-        assert caller is not None
+        connection, hub, call, caller = self._connection, self._hub, repeat.call, repeat.caller
         if (
             repeat.generation != hub.keyring.generation
             or caller is not self._authorization.last
@@ -134,21 +132,19 @@ class RequestReader:
             found = repeat.match(data, at)
             if found is None:
                 break
-            body_at, length = found
-            end = body_at + length
+            body_at, end = found
             if end <= size and call.coding is None and (requests is None or requests.take()):
-                if call.form is ONE and length <= TOGETHER_BYTES_MAX and not connection.jobs:
-                    connection.take(call, data[body_at:end])
+                body, at = data[body_at:end], end
+                if call.form is ONE and len(body) <= TOGETHER_BYTES_MAX and not connection.jobs.waiting:
+                    connection.take(call, caller, body)
                 else:
-                    connection.complete(call, data[body_at:end])
-                at = end
+                    connection.complete(call, body)
             else:
                 connection.go(lifecycle.BEGIN)
-                at = size - len(self._begin_repeat(call, length, data[body_at:]))
-        if not at:
-            return data
-        self._repeats_tried = 0
-        return data[at:]
+                at = size - len(self._begin_repeat(call, end - body_at, data[body_at:]))
+        if at:
+            self._repeats_tried = 0
+        return data[at:] if at < size else b""
 
     def _begin_repeat(self, call: Call, length: int, data: bytes) -> bytes:
         """A body that is not all there yet, is to be inflated or refused; returns the rest of `data`."""

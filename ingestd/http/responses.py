@@ -27,7 +27,6 @@ _CONNECTION: Final = {
 CLOSE: Final = _CONNECTION["close"]
 _second = -1
 _date_line = b""
-_ok_start = b""
 
 
 def connection_line(*, keep_alive: bool, is_http10: bool) -> bytes:
@@ -39,46 +38,42 @@ def connection_line(*, keep_alive: bool, is_http10: bool) -> bytes:
 
 def date_line() -> bytes:
     """The Date header line of this second."""
-    global _second, _date_line, _ok_start
+    global _second, _date_line
     second = int(time.time())
     if second != _second:
         _date_line = b"Date: %s\r\n" % formatdate(second, usegmt=True).encode()
-        _ok_start = _STATUS_LINES[200] + _date_line + b"Content-Type: application/json\r\n"
         _second = second
     return _date_line
 
 
-def kept_lines(ack: str, receipt: str) -> bytes:
-    """What a 200 says of how its events are kept, and where; the same for all of one commit."""
-    line = b"Ingest-Ack: %b\r\n" % ack.encode()
-    return line + b"Ingest-Receipt: %b\r\n" % receipt.encode() if receipt else line
+def stored_start(date: bytes, ack: str, receipt: str) -> bytes:
+    """How a 200 begins, with how its events are kept, and where: the same for all of one commit."""
+    lines = (_STATUS_LINES[200], date, b"Content-Type: application/json\r\n")
+    start = b"%b%b%bIngest-Ack: %b\r\n" % (*lines, ack.encode())
+    return start + b"Ingest-Receipt: %b\r\n" % receipt.encode() if receipt else start
 
 
-def stored_one(message_id: str, connection: bytes, kept: bytes) -> bytes:
+def stored_one(message_id: str, start: bytes, connection: bytes) -> bytes:
     """200 for /v1/track."""
-    if time.time() >= _second + 1:
-        date_line()
     encoded = _encode(message_id)
-    return b'%b%b%bContent-Length: %d\r\n\r\n{"status":"ok","messageId":%b}' % (
-        _ok_start, connection, kept, len(encoded) + 28, encoded,
+    return b'%b%bContent-Length: %d\r\n\r\n{"status":"ok","messageId":%b}' % (
+        start, connection, len(encoded) + 28, encoded,
     )  # fmt: skip
 
 
 def stored_many(
-    message_ids: list[str], connection: bytes, kept: bytes, invalid: Sequence[object] = ()
+    message_ids: list[str], start: bytes, connection: bytes, invalid: Sequence[object] = ()
 ) -> bytes:
     """200 for /v1/bulk-track; `invalid` are the events that were set aside."""
-    date_line()
     body = b'{"status":"ok","messageIds":%b}' % _encode(message_ids)
     if invalid:
         body = b'%b,"invalid":%b}' % (body[:-1], _encode(invalid))
-    return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (_ok_start, connection, kept, len(body), body)
+    return b"%b%bContent-Length: %d\r\n\r\n%b" % (start, connection, len(body), body)
 
 
-def success(connection: bytes, kept: bytes) -> bytes:
+def success(start: bytes, connection: bytes) -> bytes:
     """200 for Segment's calls."""
-    date_line()
-    return b'%b%b%bContent-Length: 16\r\n\r\n{"success":true}' % (_ok_start, connection, kept)
+    return b'%b%bContent-Length: 16\r\n\r\n{"success":true}' % (start, connection)
 
 
 def page(body: bytes, content_type: bytes, connection: bytes, *, is_head: bool) -> bytes:

@@ -58,9 +58,10 @@ class Rounds:
         """How those are kept that are acknowledged next."""
         self._event_bytes_max = event_bytes_max
         self._acks_on_push = ack == "memory"
+        self._date = b""
         self._receipt = ""
-        self._kept = responses.kept_lines(ack, "")
-        """What the answers of the commit with this receipt say of it."""
+        self._start = b""
+        """How the answers of the commit with this receipt begin in the second of this date."""
         self._clock = clock
         self._defer = defer
         self._overloaded = overloaded
@@ -79,13 +80,14 @@ class Rounds:
         group = self._groups.get(caller)
         if group is None:
             group = self._groups[caller] = [], []
-        group[0].append(exchange)
-        group[1].append(body)
+        exchanges, bodies = group
+        exchanges.append(exchange)
+        bodies.append(body)
         if self._count:
             self._count += 1
         else:
             self.begin()
-        if len(group[1]) >= _TOGETHER_BODIES_MAX:
+        if len(bodies) >= _TOGETHER_BODIES_MAX:
             self.validate()
 
     def push(self, exchange: Exchange, caller: Caller, batch: Batch) -> None:
@@ -149,12 +151,12 @@ class Rounds:
             else:
                 # Those of one batch have asked for the same with the same key.
                 traffic.stored(call.route, len(exchanges), key_name, len(message_ids))
-                kept = self._kept_by(receipt)
+                start = self._start_of(receipt)
                 if len(exchanges) == 1:
-                    exchanges[0].accept(message_ids, kept, invalid)
+                    exchanges[0].accept(message_ids, start, invalid)
                 else:
                     for exchange, message_id in zip(exchanges, message_ids, strict=True):
-                        exchange.accept_one(message_id, kept)
+                        exchange.accept_one(message_id, start)
             for exchange in exchanges:
                 exchange.answerer.flush()
 
@@ -179,10 +181,12 @@ class Rounds:
             # Before there is a commit, so there is no receipt either.
             acknowledge(None, "")
 
-    def _kept_by(self, receipt: str) -> bytes:
-        if receipt != self._receipt:
-            self._receipt, self._kept = receipt, responses.kept_lines(self.ack, receipt)
-        return self._kept
+    def _start_of(self, receipt: str) -> bytes:
+        date = responses.date_line()
+        if receipt != self._receipt or date != self._date:
+            self._date, self._receipt = date, receipt
+            self._start = responses.stored_start(date, self.ack, receipt)
+        return self._start
 
     def begin(self) -> None:
         """Something has come, or is about to: the round goes on."""
@@ -207,7 +211,7 @@ class Rounds:
 def _still_asked(group: _Group) -> _Group:
     """Without the requests whose connection has ended with an error before them."""
     exchanges, bodies = group
-    if not any(exchange.answer is not None for exchange in exchanges):
+    if not [exchange for exchange in exchanges if exchange.answer is not None]:
         return group
     pairs = zip(exchanges, bodies, strict=True)
     kept = [(exchange, body) for exchange, body in pairs if exchange.answer is None]

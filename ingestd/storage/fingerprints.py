@@ -7,8 +7,8 @@ An id's fingerprint depends on the id alone:
 - for every other id: the low 24 bits of the CRC-32 of its UTF-8.
 
 The first are cut out of many ids at once, without a step of the interpreter for each: measured, 30 ns
-an event in commits of a thousand and 75 in those of sixty; 250 with the CRC. UUIDs of other versions
-may end with the machine's address, the same in all. A frame of 2,600 events, as packing makes them, is
+an event of a thousand and 75 of sixty; 250 with the CRC. UUIDs of other versions may end with the
+machine's address, the same in all. A frame of 2,600 events, as packing makes them, is
 read for nothing once in 6,000 times, one of 20,000 events once in 800.
 """
 

@@ -60,6 +60,7 @@ from pathlib import Path
 from typing import Final, Literal
 from zlib import crc32
 
+import msgspec
 import zstandard
 
 from ingestd.errors import StorageError
@@ -88,8 +89,7 @@ NAME: Final = re.compile(
 _WORKER: Final = re.compile(r"-w(\d+)(?=[-.])")
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True, gc=False):
     """Where one commit stands in its segment, and what its trailer says of it."""
 
     offset: int
@@ -112,11 +112,8 @@ class Chain:
     commits: list[Commit] = field(default_factory=list)
     checksum: int = 0
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
-
-    @property
-    def end(self) -> int:
-        """The offset after the last commit."""
-        return self.commits[-1].end if self.commits else 0
+    end: int = 0
+    """The offset after the last commit."""
 
     @property
     def events(self) -> int:
@@ -146,6 +143,7 @@ class Chain:
         _, _, events, content_bytes, frame_bytes, first_ms, after_ms, _, _, checksum = _TRAILER.unpack(body)
         commit = Commit(self.end, frame_bytes, content_bytes, events, first_ms, first_ms + after_ms)
         self.commits.append(commit)
+        self.end = commit.end
         self.checksum = checksum
         self.digest.update(body)
         return commit

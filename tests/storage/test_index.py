@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from ingestd.storage import endings, index
 from ingestd.storage.fingerprints import of_ids
 from ingestd.storage.index import Index
+from ingestd.storage.open_segment import UNINDEXED_BYTES_MAX
+from ingestd.storage.segment import walk
+from tests.storage.samples import ids, lines, sealed_bytes
 
 COUNTS = st.lists(st.integers(1, 9), min_size=1, max_size=30)
 
@@ -53,6 +56,14 @@ def test_no_part_of_it_is_taken_for_the_whole() -> None:
 def test_any_payload_can_be_looked_at(payload: bytes) -> None:
     found = Index.parsed(payload)
     assert found is None or len(found.fingerprints) % 3 == 0
+
+
+def test_ids_are_in_their_order_whether_they_have_waited_for_others_or_not() -> None:
+    enough = UNINDEXED_BYTES_MAX // len(lines(1, 100_000)) + 1
+    counts = [1, 2, enough // 2, enough // 2, 3, enough, enough, 4]
+    commits = [lines(count, 100_000 + sum(counts[:i])) for i, count in enumerate(counts)]
+    found = walk(sealed_bytes(commits)).index
+    assert found == Index(of_ids(ids(b"".join(commits))))
 
 
 @pytest.mark.parametrize("change", [b"", b"\0", b"\0\0\0"])

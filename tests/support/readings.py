@@ -17,7 +17,7 @@ import zstandard
 from ingestd.errors import Rejection
 from ingestd.forms import ONE
 from ingestd.http import requests
-from ingestd.http.calls import Call, Routes
+from ingestd.http.calls import Call, Caller, Routes
 from ingestd.http.cors import Cors
 from ingestd.http.guards import Head
 from ingestd.http.lifecycle import READING
@@ -91,9 +91,9 @@ def _noted(reading: Reading, fed: list[int]) -> Iterator[None]:
         note(call, body)
         complete(self, call, _sound(call, body), charged_bytes)
 
-    def noting_take(self: Connection, call: Call, body: bytes) -> None:
+    def noting_take(self: Connection, call: Call, caller: Caller, body: bytes) -> None:
         note(call, body)
-        take(self, call, _sound(call, body))
+        take(self, call, caller, _sound(call, body))
 
     def noting_refuse(self: Connection, rejection: Rejection) -> None:
         if self.state in READING:
