@@ -163,6 +163,26 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         ),
     ),
     (
+        "Log (ack = replicated)",
+        (
+            Panel(
+                "Log away", "none", "1 while it does not acknowledge.",
+                (("max by (instance) (ingestd_log_awayHERE)", "{{instance}}"),),
+            ),
+            Panel(
+                "Replication latency", "s", "Until the log had acknowledged a commit.",
+                quantiles("ingestd_replication_seconds"),
+            ),
+            Panel(
+                "Without the log", "cps", "Events that fell back to fsync, and commits that it has not acknowledged.",
+                (
+                    (rate("ingestd_events_fallen_back_total"), "events fallen back"),
+                    (rate("ingestd_replications_failed_total"), "commits not acknowledged"),
+                ),
+            ),
+        ),
+    ),
+    (
         "Segments and workers",
         (
             Panel(

@@ -22,7 +22,8 @@ OF_BODIES: Final = {
           "too_many_invalid", "bad_query",
           *(f"invalid_{name}" for name in NAMES if name != "identity"), "chunks_too_small"),
     401: ("unauthorized",),
-    429: ("rate_limited", "overloaded", "disk_full"),
+    413: ("event_too_large",),
+    429: ("rate_limited", "overloaded", "disk_full", "log_unavailable"),
     500: ("storage_failed", "bug"),
 }  # fmt: skip
 """Codes of the two calls that take events, beside those of any request."""

@@ -48,10 +48,11 @@ for each problem and each note, and one for the sum. A terminal sees the progres
 Exit status 0: all that is stored is whole; 1: what is not has been printed; 2: no data directory."""
 
 _SHIP_HELP = """\
-Delivers each sealed segment to object storage, once, and marks it in DIR/shipped. It goes on until it
-is stopped, or with --once until what is sealed now is delivered. A server on the same directory then
-deletes, as its retention says, only what is delivered. Credentials come from the environment
-(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL, …).
+Delivers each sealed segment to object storage, once, or its events to Kafka or NATS JetStream, in order,
+and marks it in DIR/shipped. It goes on until it is stopped, or with --once until what is sealed now is
+delivered. A server on the same directory then deletes, as its retention says, only what is delivered.
+Credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
+AWS_ENDPOINT_URL, NATS_CREDS, …), those of Kafka from the file that kafka_config_file names.
 
 --dedup 24h leaves out events whose messageId was delivered in the 24 hours before.
 
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         "--ack",
         metavar="LEVEL",
         help="what a 200 means: 'fsync', on stable storage (the default); 'write', survives the end of "
-        "the process; 'memory', in the queue",
+        "the process; 'memory', in the queue; 'replicated', a log of several machines has it",
     )
 
     _add_key_commands(commands)
@@ -130,12 +131,12 @@ def _parser() -> argparse.ArgumentParser:
 def _add_ship_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     ship = commands.add_parser(
         "ship",
-        help="deliver sealed segments to object storage",
+        help="deliver sealed segments to object storage, or their events to a log",
         description=_SHIP_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     ship.add_argument("--data-dir", metavar="DIR", help="the server's data directory (./data)")
-    ship.add_argument("--to", metavar="URL", help="s3://BUCKET/PREFIX, gs://…, az://… or file:///FOLDER")
+    ship.add_argument("--to", metavar="URL", help="s3://BUCKET/PREFIX, gs://…, az://…, file:///FOLDER, kafka://… or nats://…")
     ship.add_argument("--once", action="store_true", help="deliver what is sealed now, and end")
     ship.add_argument("--admin", metavar="ADDRESS", help="HOST:PORT or unix:PATH of its own /metrics (none)")
     ship.add_argument("--dedup", metavar="TIME", help="leave out what was delivered within 24h, 15m, … (off)")

@@ -173,6 +173,7 @@ WELL: Final = {
 # What is otherwise when each alert has to fire; within 90 minutes, and no other alert with it.
 WRONG: Final[dict[str, dict[str, str]]] = {
     "IngestdAbsent": {"ingestd_build_info": "1x40 _x50"},
+    "IngestdLogAway": {"ingestd_log_away": "0x40 1x50"},
     "IngestdNotReady": {"ingestd_ready": "1x40 0x50"},
     "IngestdWorkerRestarting": {'ingestd_worker_restarts_total{worker="0"}': "0x80 1+1x9"},
     "IngestdWorkerSilent": {'ingestd_worker_silence_seconds{worker="0",thread="flusher"}': "1x80 20+60x9"},
