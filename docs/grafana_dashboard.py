@@ -174,7 +174,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 quantiles("ingestd_replication_seconds"),
             ),
             Panel(
-                "Without the log", "cps", "Events that fell back to fsync, and commits that it has not acknowledged.",
+                "Without the log", "cps", "Events that fell back to fsync, and commits not acknowledged.",
                 (
                     (rate("ingestd_events_fallen_back_total"), "events fallen back"),
                     (rate("ingestd_replications_failed_total"), "commits not acknowledged"),

@@ -136,7 +136,7 @@ def _add_ship_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     ship.add_argument("--data-dir", metavar="DIR", help="the server's data directory (./data)")
-    ship.add_argument("--to", metavar="URL", help="s3://BUCKET/PREFIX, gs://…, az://…, file:///FOLDER, kafka://… or nats://…")
+    ship.add_argument("--to", metavar="URL", help="s3://BUCKET/PREFIX, gs, az, file, or kafka and nats://…")
     ship.add_argument("--once", action="store_true", help="deliver what is sealed now, and end")
     ship.add_argument("--admin", metavar="ADDRESS", help="HOST:PORT or unix:PATH of its own /metrics (none)")
     ship.add_argument("--dedup", metavar="TIME", help="leave out what was delivered within 24h, 15m, … (off)")
