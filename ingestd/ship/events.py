@@ -7,6 +7,7 @@ written is sent again after a crash: a stream of JetStream knows it by its id, r
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 
 import zstandard
@@ -23,6 +24,8 @@ from ingestd.storage.repeats import Seen
 from ingestd.storage.segment import Commit, content
 from ingestd.storage.shipped import Markers
 
+log = logging.getLogger("ingestd.ship")
+
 _GROUP_BYTES = 1024 * 1024
 """Lines that are sent before the cursor moves, unless a commit has more."""
 
@@ -35,7 +38,7 @@ class Events:
     def __init__(
         self,
         disk: Disk,
-        log: EventLog,
+        event_log: EventLog,
         name: str,
         messages: Messages,
         markers: Markers,
@@ -48,7 +51,7 @@ class Events:
         self.underway = markers.cursors()
         """Those that are delivered in part: what of them is there must be known before others are sent."""
         self._disk = disk
-        self._log = log
+        self._log = event_log
         self._name = name
         self._messages = messages
         self._markers = markers
@@ -62,6 +65,8 @@ class Events:
         """How far it is when the log has acknowledged what it was given, and the repeats before that."""
         self._done: dict[str, int] = {}
         """Commits that the log has, by mark, until there is a marker: the disk may be full."""
+        self._problem = ""
+        """Why the last cursor was not written."""
 
     async def deliver(self, segment: Segment) -> Delivered | None:
         """Have all its events there. Raises DestinationError, StorageError."""
@@ -69,6 +74,10 @@ class Events:
         size, found = await asyncio.to_thread(commits, self._disk, segment.path)
         segment.require(self._disk)
         done = await asyncio.to_thread(self._cursor, segment)
+        if done > len(found):
+            raise StorageError(
+                f"its cursor is damaged: {done} commits are delivered, and it has {len(found)}"
+            )
         if done and segment.mark not in self._done:
             await asyncio.to_thread(self._recall, segment, found[:done])
         for end in _group_ends(found, done):
@@ -98,7 +107,7 @@ class Events:
         await asyncio.to_thread(self._log.close)
 
     async def _settle(self) -> None:
-        """Wait for what is pending, and move the cursor. Raises DestinationError, StorageError."""
+        """Wait for what is pending, and move the cursor. Raises DestinationError."""
         if self._pending is None:
             return
         try:
@@ -110,7 +119,13 @@ class Events:
         self._dropped[segment.mark] = self._dropped.get(segment.mark, 0) + dropped
         if self._seen is not None:
             self._seen.record()
-        await asyncio.to_thread(self._markers.put_cursor, segment.mark, end)
+        try:
+            await asyncio.to_thread(self._markers.put_cursor, segment.mark, end)
+        except StorageError as e:
+            # Going on keeps the order; what is not on disk is sent again if the process ends now.
+            if str(e) != self._problem:
+                self._problem = str(e)
+                log.error("how far %s is cannot be written down: %s", segment.name, e)
 
     def _cursor(self, segment: Segment) -> int:
         """Raises StorageError."""
@@ -136,7 +151,8 @@ class Events:
         if self._seen is not None:
             for commit in commits:
                 for lines in self._lines(segment, [commit]):
-                    self._seen.sift(lines, commit.last_ms)
+                    dropped = self._seen.sift(lines, commit.last_ms).dropped
+                    self._dropped[segment.mark] = self._dropped.get(segment.mark, 0) + dropped
                     self._seen.record()
 
     def _read(self, segment: Segment, wanted: list[Commit]) -> tuple[list[Message], int]:

@@ -71,14 +71,13 @@ class _Process:
         markers = Markers(disk, data_dir, self._place.label)
         stop = asyncio.Event()
         seen = self._window()
+        markers.hold(shared=self._place.log is None and seen is None)
         delivery = self._delivery(disk, markers, seen, stop)
         self._shipper = shipper = Shipper(disk, data_dir, delivery, markers, stopping=stop, say=self._say)
         shipper.seen = seen
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
         shipper.begin(str(self._place))
-        if self._place.log is not None or seen is not None:
-            markers.hold()
         self._say(logging.INFO, "delivers what is sealed in %s to %s", data_dir.resolve(), self._place)
         ticking = asyncio.create_task(self._tick(admin))
         work = asyncio.create_task(self._work(disk, data_dir, markers))
@@ -95,16 +94,21 @@ class _Process:
             # A bug, or what the disk has refused at the only look.
             if isinstance(result, Exception):
                 raise result
-        return self._settle()
+        self._settle()
+        return int(self._is_once and ended[0] is not True)
 
-    async def _work(self, disk: Disk, data_dir: Path, markers: Markers) -> None:
+    async def _work(self, disk: Disk, data_dir: Path, markers: Markers) -> bool:
+        """True if all that was sealed is delivered."""
         shipper, seen = self._shipper, self._shipper.seen
         if seen is not None:
             is_stopping = shipper.stopping.is_set
             read = await asyncio.to_thread(rebuild, disk, data_dir, markers, seen, self._recall, is_stopping)
             self._recalled = (0, 0)
             self._say(logging.INFO, "remembers %d events of %d delivered segments", len(seen), read)
-        await (shipper.run_once() if self._is_once else shipper.run())
+        if self._is_once:
+            return await shipper.run_once()
+        await shipper.run()
+        return False
 
     def _recall(self, done_bytes: int, total_bytes: int) -> None:
         self._recalled = done_bytes, total_bytes
@@ -127,7 +131,8 @@ class _Process:
         log = connect(place.log, settings, os.environ)
         return Events(disk, log, place.url, messages, markers, pace, settings.ship_timeout_s, stopping, seen)
 
-    def _settle(self) -> int:
+    def _settle(self) -> None:
+        """Say what has been done."""
         shipper, tally = self._shipper, self._shipper.tally
         self._watch_window()
         log.info(
@@ -137,7 +142,6 @@ class _Process:
             "" if shipper.seen is None else f", {tally.events_dropped} repeats left out",
             *(len(shipper.behind), shipper.bytes_behind),
         )
-        return int(self._is_once and bool(shipper.behind or tally.segments_gone))
 
     def _stop(self, number: int) -> None:
         if not self._shipper.stopping.is_set():

@@ -174,9 +174,9 @@ class Shipper:
                 found[segment.mark] = Waiting(segment, *told, Backoff(self._clock, self._random))
         if self._clock() >= self._prune_at:
             self._prune_at = self._clock() + _PRUNE_S
-            for one in self._delivered - found.keys():
+            for one in {*self._delivered, *self._markers.cursors()} - found.keys():
                 self._markers.remove(one)
-                self._delivered.remove(one)
+                self._delivered.discard(one)
         for one in self.behind.keys() - found.keys():
             self._gone(self.behind[one].segment)
         behind: dict[str, Waiting] = {}
@@ -272,6 +272,8 @@ class Shipper:
     def _gone(self, segment: Segment) -> None:
         """It was here, and was not delivered by this shipper."""
         if not self._markers.has(segment.mark):
-            self._markers.remove(segment.mark)
+            with suppress(StorageError):
+                # Left behind, it is pruned later.
+                self._markers.remove(segment.mark)
             self.tally.segments_gone += 1
             self._say(logging.ERROR, "%s was deleted before it was delivered", segment.path.name)

@@ -310,12 +310,15 @@ class Disk:
         found = _stat(path)
         return None if found is None else (found.st_ino, found.st_mtime_ns, found.st_size)
 
-    def lock(self, path: Path) -> int:
-        """Hold the file until the process ends. Raises UsageError if another process holds it."""
+    def lock(self, path: Path, *, shared: bool = False) -> int:
+        """Hold the file until the process ends, alone or with others that share it.
+
+        Raises UsageError if another process is in the way.
+        """
         with _naming("lock", path):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except OSError as e:
                 holder = os.read(fd, 32).decode(errors="replace").strip()
                 os.close(fd)
@@ -326,7 +329,8 @@ class Disk:
                     "stop that one or name another --data-dir"
                 ) from None
             os.ftruncate(fd, 0)
-            os.write(fd, b"%d\n" % os.getpid())
+            if not shared:
+                os.write(fd, b"%d\n" % os.getpid())
             return fd
 
     @contextmanager

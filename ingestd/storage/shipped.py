@@ -48,8 +48,17 @@ class Markers:
         self.folder = self._folder = _directory(data_dir) / destination
         """Where they are."""
 
+    def hold(self, *, shared: bool) -> None:
+        """Have the directory, and keep other shippers out until this process ends, but those that share it.
+
+        An object is made once, however many make it. What is sent to a log twice is there twice, and who
+        leaves out repeats must know of every delivery. Raises UsageError, StorageError.
+        """
+        self._disk.make_directory(self._folder)
+        self._disk.lock(self._folder / "lock", shared=shared)
+
     def begin(self, url: str) -> set[str]:
-        """Have the directory, durably; returns the marks of segments that are delivered.
+        """Clear what a crash has left; returns the marks of segments that are delivered.
 
         From now on retention waits for this destination. Raises StorageError.
         """
@@ -61,13 +70,6 @@ class Markers:
                 disk.unlink(leftover)
             disk.replace_file(folder / _DESTINATION, f"{url}\n".encode())
         return {path.name.removesuffix(_MARKER_SUFFIX) for path in disk.list(folder, f"*{_MARKER_SUFFIX}")}
-
-    def hold(self) -> None:
-        """Keep other shippers out until this process ends. Raises UsageError, StorageError.
-
-        An object is made once, however many make it; what is sent to a log twice is there twice.
-        """
-        self._disk.lock(self._folder / "lock")
 
     def has(self, mark: str) -> bool:
         """True if the segment is delivered. Raises StorageError."""

@@ -190,3 +190,32 @@ def test_a_terminal_sees_how_far_it_is(tmp_path: Path, target: Path) -> None:
         process.terminate()
     os.close(ours)
     assert process.returncode == 0
+
+
+def test_once_that_is_stopped_before_it_has_looked_is_no_success(tmp_path: Path, target: Path) -> None:
+    stock(tmp_path / "data", 1)
+    # What it does first takes longer than it may after a SIGTERM.
+    program = (
+        "import os, signal, sys, time\n"
+        "from ingestd.ship import process\n"
+        "process._STOP_S = 0.1\n"
+        "process.rebuild = lambda *_: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(1) or 0\n"
+        "from ingestd.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    to = ["--data-dir", str(tmp_path / "data"), "--to", f"file://{target}", "--dedup", "24h"]
+    found = subprocess.run(
+        [sys.executable, "-c", program, "ship", *to, "--once"], env=clean_environ(), timeout=60, check=False
+    )
+    assert found.returncode == 1
+    assert files(target) == {}
+
+
+def test_nobody_ships_beside_one_that_must_know_of_every_delivery(tmp_path: Path, target: Path) -> None:
+    made = stock(tmp_path / "data", 1)
+    with Shipping(tmp_path, f"file://{target}", "--dedup", "24h") as shipping:
+        shipping.wait_for_markers(made)
+        for flags in ((), ("--dedup", "1h")):
+            second = Shipping(tmp_path, f"file://{target}", "--once", *flags)
+            assert second.once() == 2
+            assert f"is in use by process {shipping.pid}" in second.log

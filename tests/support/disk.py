@@ -281,7 +281,8 @@ class FaultyDisk(Faults, Disk):
         file = self._seen.get(path)
         return None if file is None else (id(file), hash(file.seen), len(file.seen))
 
-    def lock(self, path: Path) -> int:
+    def lock(self, path: Path, *, shared: bool = False) -> int:
+        assert not shared, "nobody shares here"
         if path in self._held:
             raise UsageError(
                 f"{path.parent} is in use by process {os.getpid()}; stop that one or name another --data-dir"
