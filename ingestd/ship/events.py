@@ -75,9 +75,7 @@ class Events:
         segment.require(self._disk)
         done = await asyncio.to_thread(self._cursor, segment)
         if done > len(found):
-            raise StorageError(
-                f"its cursor is damaged: {done} commits are delivered, and it has {len(found)}"
-            )
+            raise StorageError(f"its cursor is damaged: it says {done} commits of {len(found)}")
         if done and segment.mark not in self._done:
             await asyncio.to_thread(self._recall, segment, found[:done])
         for end in _group_ends(found, done):

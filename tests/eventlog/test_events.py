@@ -103,7 +103,7 @@ async def test_a_disk_that_takes_no_cursor_changes_no_order_and_is_told_of_once(
 
 
 @pytest.mark.parametrize(
-    ("cursor", "told"), [("5", "and it has 4"), ("x", "it should hold a number"), ("", "number")]
+    ("cursor", "told"), [("5", "it says 5 commits of 4"), ("x", "it should hold a number"), ("", "number")]
 )
 async def test_a_damaged_cursor_keeps_its_segment_here(cursor: str, told: str, tmp_path: Path) -> None:
     log, said = KeptLog(), list[str]()
