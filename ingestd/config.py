@@ -154,7 +154,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     replicate_to: str = ""
     """With ack = replicated: the log that acknowledges each commit, kafka://HOST:PORT/TOPIC or
     nats://HOST:PORT/SUBJECT. Credentials as for `ingestd ship`."""
-    replicate_timeout_s: Seconds = 5.0
+    replicate_timeout_s: Annotated[float, Meta(gt=0, le=15)] = 5.0
     """How long the log may take for a commit; then it counts as away until it answers again."""
     replicate_fallback: Fallback = "refuse"
     """While the log is away: events get 429, or are kept with ack = fsync, which each answer and
@@ -165,7 +165,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     message_headers: str = "source={source}"
     """Headers of an event's message, in Kafka and NATS: name=text, several parted by commas. Its messageId
     has a header in any case."""
-    message_bytes_max: Annotated[int, Meta(ge=32 * 1024, le=1 << 30)] = 1_000_000
+    message_bytes_max: Annotated[int, Meta(ge=64 * 1024, le=1 << 30)] = 1_000_000
     """Largest message that the log takes: not above Kafka's max.message.bytes, NATS' max_payload."""
     kafka_config_file: str = ""
     """More properties of librdkafka, name=value a line: security.protocol, sasl.username and the like. Its

@@ -51,10 +51,11 @@ def test_a_whole_number_of_seconds_is_fine_in_a_file(file: Path) -> None:
 
 OTHERS: dict[str, Any] = {
     "kafka_config_file": "f",
-    "message_bytes_max": 50_000,
+    "message_bytes_max": 70_000,
     "message_headers": "a=b",
     "message_key": "{userId}",
     "replicate_fallback": "fsync",
+    "replicate_timeout_s": 7.0,
     "replicate_to": "nats://h/s",
     "admin": "h:2",
     "ack": "memory",
@@ -97,7 +98,8 @@ BAD: list[tuple[str, Any]] = [
     ("log_format", "xml"),
     ("on_invalid", "keep"),
     ("replicate_fallback", "memory"),
-    ("message_bytes_max", 32 * 1024 - 1),
+    ("message_bytes_max", 64 * 1024 - 1),
+    ("replicate_timeout_s", 16),
     ("unix_socket_mode", "0888"),
     ("unix_socket_mode", "66"),
     ("log_level", "loud"),

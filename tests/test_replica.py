@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from ingestd.config import Settings
-from ingestd.errors import Unreplicated
+from ingestd.errors import StorageError, Unreplicated
 from ingestd.eventlog.log import LogError, Message
 from ingestd.events import Batch
 from ingestd.service.replica import Replica
@@ -71,8 +72,9 @@ def test_while_it_is_away_nothing_waits_but_one_try_a_second() -> None:
     replica, log = made()
     replica.look()
     log.reason = "no broker"
-    with pytest.raises(Unreplicated, match="no broker"):
+    with pytest.raises(Unreplicated):
         replica.send([batch("a")])
+    assert replica.problem == "no broker"
     assert (log.now, log.pending, replica.failures) == (5.0, [], 1)
     for _ in range(100):
         with pytest.raises(Unreplicated):
@@ -84,6 +86,43 @@ def test_while_it_is_away_nothing_waits_but_one_try_a_second() -> None:
     assert log.probes == 2
     log.reason = ""
     log.now += 1.0
+    assert replica.send([batch("c")]) == "replicated"
+    assert log.taken == ["c"]
+
+
+def test_where_events_are_refused_one_that_takes_nothing_is_tried_ever_more_seldom() -> None:
+    replica, log = made()
+    replica.look()
+    log.reason, log.fails_commits_only = "the stream is full", True
+    tries = []
+    for number in range(10_000):
+        before = log.now
+        with pytest.raises(Unreplicated):
+            replica.send([batch(str(number))])
+        if log.now > before:
+            tries.append(log.now)
+        log.now += 0.1
+    rests = [round(later - earlier) for earlier, later in pairwise(tries)]
+    # Each with the five seconds of the try.
+    assert rests[0] < 7
+    assert rests == sorted(rests)
+    assert rests[-1] == 65
+    log.reason = ""
+    log.now += 60
+    assert replica.send([batch("again")]) == "replicated"
+    # The next outage begins anew.
+    log.reason = "no broker"
+    with pytest.raises(Unreplicated):
+        replica.send([batch("x")])
+    log.reason = ""
+    log.now += 1
+    assert replica.send([batch("y")]) == "replicated"
+
+
+def test_what_a_commit_that_failed_has_put_is_not_sent_with_the_next() -> None:
+    replica, log = made()
+    with pytest.raises(StorageError, match="no event"):
+        replica.send([batch("a"), Batch(b"{]\n", ["b"], 0)])
     assert replica.send([batch("c")]) == "replicated"
     assert log.taken == ["c"]
 

@@ -46,10 +46,16 @@ _WORDS: Final = {
 }
 
 
+class _TooSmall(Exception):
+    """The servers take less than an event may have."""
+
+
 class _Ack(msgspec.Struct):
     """What a stream answers (NATS ADR-1, PubAck)."""
 
     stream: str = ""
+    seq: int = 0
+    """Its place there. Old servers say 0 for a repeat of what is not agreed on yet: it may be lost still."""
     error: dict[str, Any] | None = None
 
 
@@ -63,8 +69,6 @@ class JetStream:
         except ModuleNotFoundError as e:
             raise UsageError(f"NATS needs more: pip install 'ingestd[nats]' ({e.name} is missing)") from None
         self._nats: Any = nats
-        # TimeoutError and those of TLS are among the system's.
-        self._errors: tuple[type[Exception], ...] = (nats.errors.Error, OSError)
         self._address = address
         self._options = _options(environ)
         self._message_bytes_max = message_bytes_max
@@ -162,7 +166,8 @@ class JetStream:
                         )
                 await self._answered(_IN_FLIGHT_MAX)
             await self._answered(0)
-        except self._errors as e:
+        except Exception as e:
+            # Its parser, nkeys and the rest have errors of their own; none may end a thread.
             if not self._reason or not isinstance(e, self._nats.errors.NoServersError):
                 # What every one of the servers has said is known already.
                 self._reason = self._described(e)
@@ -185,7 +190,10 @@ class JetStream:
         else:
             try:
                 ack = self._decoder.decode(answer.data)
-                problem = _refusal(ack.error) if ack.error else "" if ack.stream else "no acknowledgement"
+                if ack.error:
+                    problem = _refusal(ack.error)
+                elif not ack.stream or ack.seq < 1:
+                    problem = "the stream has not agreed on it yet"
             except (msgspec.DecodeError, UnicodeDecodeError):
                 problem = f"what answers for {self._address.name} is no stream"
         if problem:
@@ -201,7 +209,16 @@ class JetStream:
             return self._client
         await self._disconnect()
         self._reason = ""
-        client = self._nats.NATS()
+        client = self._client = self._nats.NATS()
+        try:
+            await self._connect(client)
+        except BaseException:
+            # Its socket is left open otherwise, also when it was the time that was over.
+            await self._disconnect()
+            raise
+        return client
+
+    async def _connect(self, client: Any) -> None:
         await client.connect(
             servers=[f"nats://{server}" for server in self._address.servers],
             name="ingestd",
@@ -217,15 +234,17 @@ class JetStream:
             closed_cb=self._has_gone,
             **self._options,
         )
-        self._client = client
+        if client.max_payload < self._message_bytes_max:
+            raise _TooSmall(
+                f"max_payload of the servers is {client.max_payload}: lower message_bytes_max to that"
+            )
         self._inbox = client.new_inbox()
         await client.subscribe(f"{self._inbox}.*", cb=self._hear)
-        return client
 
     async def _disconnect(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            with suppress(*self._errors):
+            with suppress(Exception):
                 await asyncio.wait_for(client.close(), _CONNECT_S)
 
     async def _has_gone(self) -> None:
@@ -239,12 +258,14 @@ class JetStream:
             async with asyncio.timeout(timeout_s):
                 client = await self._connected()
                 await client.jetstream(timeout=timeout_s).find_stream_name_by_subject(self._address.name)
-        except self._errors as e:
+        except Exception as e:
             raise LogError(self._described(e)) from None
 
     def _described(self, error: BaseException) -> str:
         """In our own words: those of a server may quote anything."""
         errors = self._nats.errors
+        if isinstance(error, _TooSmall):
+            return str(error)
         if isinstance(error, self._nats.js.errors.NotFoundError):
             return f"no stream takes {self._address.name}: make one, such as 'nats stream add'"
         if "permissions violation" in str(error).lower():
@@ -269,7 +290,11 @@ def _refusal(error: Mapping[str, Any]) -> str:
 def _options(environ: Mapping[str, str]) -> dict[str, Any]:
     """What nats-py is told beside where to connect. Raises UsageError."""
     names = {"user": "NATS_USER", "password": "NATS_PASSWORD", "token": "NATS_TOKEN"}
-    names |= {"user_credentials": "NATS_CREDS", "nkeys_seed": "NATS_NKEY"}
+    files = {"user_credentials": "NATS_CREDS", "nkeys_seed": "NATS_NKEY"}
+    for name in files.values():
+        if environ.get(name):
+            _require_readable(name, environ[name])
+    names |= files
     found: dict[str, Any] = {option: environ[name] for option, name in names.items() if environ.get(name)}
     ca, cert, key = (environ.get(name, "") for name in ("NATS_CA", "NATS_CERT", "NATS_KEY"))
     if ca or cert or key:
@@ -282,6 +307,19 @@ def _options(environ: Mapping[str, str]) -> dict[str, Any]:
             raise UsageError(f"NATS_CA, NATS_CERT and NATS_KEY: {reason}; name files in PEM") from None
         found["tls"] = context
     return found
+
+
+def _require_readable(name: str, path: str) -> None:
+    """Raises UsageError if the file, or what signs with it, is not there."""
+    try:
+        import nkeys  # noqa: F401
+
+        with open(path, "rb"):
+            pass
+    except ModuleNotFoundError as e:
+        raise UsageError(f"{name} needs more: pip install 'ingestd[nats]' ({e.name} is missing)") from None
+    except OSError as e:
+        raise UsageError(f"{name}: {e.strerror}; name a readable file") from None
 
 
 def _headers(message: Message) -> dict[str, str]:

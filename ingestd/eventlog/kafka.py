@@ -18,14 +18,16 @@ from ingestd.eventlog.address import Address
 from ingestd.eventlog.log import LogError, Lost, Message, require_fitting
 from ingestd.eventlog.messages import MESSAGE_ID
 
-_QUEUE_KBYTES: Final = 128 * 1024
+_NO_BOUND_KBYTES: Final = 2**31 - 1
+"""Whoever puts has bounds of its own: a commit, or a megabyte."""
 _WAIT_S: Final = 0.1
 """So soon a stop is heard."""
 _OURS: Final = frozenset(
     (
         *("bootstrap.servers", "metadata.broker.list", "acks", "request.required.acks", "enable.idempotence"),
         *("message.timeout.ms", "delivery.timeout.ms", "message.max.bytes", "transactional.id"),
-        "delivery.report.only.error",
+        *("queue.buffering.max.messages", "queue.buffering.max.kbytes"),
+        *("delivery.report.only.error", "default.topic.config", "logger"),
     )
 )
 """Properties that carry what is promised."""
@@ -68,7 +70,7 @@ def properties(path: Path) -> dict[str, str]:
         name, is_there, value = (part.strip() for part in text.partition("="))
         if not is_there or not name:
             raise UsageError(f"{path}: line {number}: say name=value")
-        if name in _OURS:
+        if name in _OURS or name.endswith("_cb"):
             raise UsageError(f"{path}: line {number}: {name} is ingestd's to set")
         found[name] = value
     return found
@@ -92,7 +94,6 @@ class Kafka:
             "client.id": "ingestd",
             "compression.type": "lz4",
             "linger.ms": 5,
-            "queue.buffering.max.kbytes": _QUEUE_KBYTES,
             # Its own lines would have no end while a broker is away; what matters comes by the callbacks.
             "log_level": 0,
             **config,
@@ -102,6 +103,8 @@ class Kafka:
             "message.max.bytes": message_bytes_max,
             # For as long as this process lives: given up, a message could be doubled by being put again.
             "message.timeout.ms": 0,
+            "queue.buffering.max.messages": 0,
+            "queue.buffering.max.kbytes": _NO_BOUND_KBYTES,
             "delivery.report.only.error": True,
             "on_delivery": self._undelivered,
             "error_cb": self._has_failed,
@@ -120,6 +123,8 @@ class Kafka:
         except self._api.KafkaException as e:
             # It names a property, and quotes no value but those of properties that have few.
             raise UsageError(f"kafka_config_file: {e.args[0].str()}") from None
+        except (TypeError, ValueError, AttributeError) as e:
+            raise UsageError(f"kafka_config_file: not what librdkafka takes ({type(e).__name__})") from None
 
     def put(self, messages: Sequence[Message]) -> None:
         require_fitting(messages, self._message_bytes_max)
@@ -130,26 +135,24 @@ class Kafka:
         produce, topic = self._producer.produce, self._topic
         for message in messages:
             headers = [(MESSAGE_ID, message.message_id.encode()), *message.headers]
-            while True:
-                if self._is_closed:
-                    raise LogError("it was stopped")
-                try:
-                    produce(topic, message.value, key=message.key, headers=headers)
-                    break
-                except BufferError:
-                    self._producer.poll(_WAIT_S)
-                except self._api.KafkaException as e:
-                    self._has_failed(e.args[0])
-                    if self._is_fatal:
-                        self._renew()
-                    self._refused.append(message.value)
-                    break
+            if self._is_closed:
+                raise LogError("it was stopped")
+            try:
+                produce(topic, message.value, key=message.key, headers=headers)
+            except BufferError:
+                self._reason = "librdkafka has no room for what is put"
+                self._renew()
+            except self._api.KafkaException as e:
+                self._has_failed(e.args[0])
+                if self._is_fatal:
+                    self._renew()
+                self._refused.append(message.value)
 
     def settle(self, timeout_s: float) -> None:
         if self._refused:
             with suppress(LogError):
                 # librdkafka refuses by itself what was refused once, until it has heard of the topic again.
-                self.probe(timeout_s)
+                self.probe(min(timeout_s, 1.0))
             refused, self._refused = set(self._refused), []
             self._produce([message for message in self._pending if message.value in refused])
         until = time.monotonic() + timeout_s
@@ -172,7 +175,11 @@ class Kafka:
         """Go on with another producer: this one's numbers have come to nothing. Raises Lost."""
         reason = self._reason
         self.forget()
-        self._producer, self._is_fatal = self._made(), False
+        try:
+            self._producer, self._is_fatal = self._made(), False
+        except UsageError as e:
+            # A file that it names has gone, perhaps.
+            reason = str(e)
         raise Lost(reason)
 
     def forget(self) -> None:

@@ -63,7 +63,7 @@ FAMILIES: Final = (
     _counter("events_refused", "Of the valid events: those that were answered 429."),
     _counter("events_stored", "Of the valid events: those that were committed."),
     _counter("events_failed", "Of the valid events: those whose commit has failed, answered 500."),
-    _counter("events_fallen_back", "Of the stored events: those without the log (ack = replicated)."),
+    _counter("events_fallen_back", "Events whose commits went without the log (ack = replicated)."),
     _counter("replications_failed", "Commits that the log has not acknowledged in time."),
     _counter("events_quarantined", "Invalid events that were set aside (on_invalid), beside the valid ones."),
     _counter("stored_bytes", "Bytes of commits as they were written, compressed."),

@@ -24,9 +24,9 @@ from ingestd.metrics import Histogram
 log = logging.getLogger("ingestd.replica")
 
 _PROBE_S: Final = 1.0
+_REST_S_MAX: Final = 60.0
 _TRY_PART: Final = 10
-_TRY_S_MAX: Final = 60.0
-"""Where commits do without the log, trying it takes this part of the time, or a rest of this length ends."""
+"""Where commits do without the log, trying it takes this part of the time at most."""
 
 
 class Replica:
@@ -45,7 +45,7 @@ class Replica:
         self.failures = 0
         """Commits that it has not acknowledged."""
         self.events_fallen_back = 0
-        """Events that are kept without it."""
+        """Events whose commits went without it."""
         self.took_ns = Histogram(metrics.LATENCIES_NS)
         """Until a commit was acknowledged."""
         self._log = event_log
@@ -54,6 +54,8 @@ class Replica:
         self._falls_back = settings.replicate_fallback == "fsync"
         self._clock = clock
         self._probe_at = 0.0
+        self._failed_in_row = 0
+        """Commits; a probe that goes well does not end the row."""
 
     @property
     def refuses(self) -> bool:
@@ -63,25 +65,34 @@ class Replica:
     def send(self, batches: list[Batch]) -> AckLevel:
         """Have them there; how they are to be kept here. Raises Unreplicated."""
         self.look()
-        if not self.problem:
-            started = self._clock()
-            try:
-                for batch in batches:
-                    self._log.put(self._messages.of(batch.lines))
-                self._log.settle(self._timeout_s)
-            except LogError as e:
-                # It may have them, or get them yet; nobody was told so.
-                self._log.forget()
-                self.failures += 1
-                self._note(str(e))
-                self._rest(started)
-            else:
-                self.took_ns.observe(int((self._clock() - started) * 1e9))
-                return "replicated"
+        if not self.problem and self._sent(batches):
+            return "replicated"
         if not self._falls_back:
-            raise Unreplicated(f"the log does not acknowledge: {self.problem}")
+            # What the log says is for the operator: it is in the server's log, and at /readyz.
+            raise Unreplicated("the log does not acknowledge: send it again later")
         self.events_fallen_back += sum(batch.events for batch in batches)
         return "fsync"
+
+    def _sent(self, batches: list[Batch]) -> bool:
+        started = self._clock()
+        try:
+            for batch in batches:
+                self._log.put(self._messages.of(batch.lines))
+            self._log.settle(self._timeout_s)
+        except LogError as e:
+            # It may have them, or get them yet; nobody was told so.
+            self._log.forget()
+            self.failures += 1
+            self._failed_in_row += 1
+            self._note(str(e))
+            self._rest(started)
+            return False
+        except BaseException:
+            self._log.forget()
+            raise
+        self.took_ns.observe(int((self._clock() - started) * 1e9))
+        self._failed_in_row = 0
+        return True
 
     def look(self) -> None:
         """If it was away, ask if it is there again, but not too often."""
@@ -97,10 +108,12 @@ class Replica:
         self._rest(started)
 
     def _rest(self, started: float) -> None:
-        """Whoever is refused meanwhile loses nothing by another try; whoever is not would wait for it."""
+        """Ask again in a second; later, the more often it has answered and then has not taken a commit."""
         now = self._clock()
-        rest_s = min(_TRY_S_MAX, _TRY_PART * (now - started)) if self._falls_back else 0.0
-        self._probe_at = now + max(_PROBE_S, rest_s)
+        rest_s = _PROBE_S * 2.0 ** max(0, min(self._failed_in_row, 10) - 1)
+        if self._falls_back:
+            rest_s = max(rest_s, _TRY_PART * (now - started))
+        self._probe_at = now + min(_REST_S_MAX, rest_s)
 
     def close(self) -> None:
         """End what it holds."""
@@ -123,6 +136,13 @@ def required(settings: Settings) -> Address | None:
     if not settings.replicate_to:
         raise UsageError("ack = replicated needs replicate_to, such as kafka://HOST:PORT/TOPIC")
     return address(settings.replicate_to, "replicate_to")
+
+
+def check(settings: Settings, environ: Mapping[str, str]) -> None:
+    """See that a worker could have one. Raises UsageError."""
+    found = replica(settings, environ)
+    if found is not None:
+        found.close()
 
 
 def replica(settings: Settings, environ: Mapping[str, str]) -> Replica | None:

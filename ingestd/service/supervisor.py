@@ -52,7 +52,7 @@ def serve(settings: Settings) -> int:
     listeners.split(settings.listen)
     Peers(settings.trusted_proxies)
     Cors(settings.cors_origins)
-    replica.required(settings)
+    replica.check(settings, os.environ)
     disk, data_dir = Disk(), Path(settings.data_dir)
     disk.make_directory(data_dir)
     lock = disk.lock(data_dir / "lock")

@@ -149,7 +149,7 @@ class Flusher:
         elif self.error is not None and time.monotonic() >= self._probe_at:
             self._probe()
         elif self._replica is not None:
-            self._replica.look()
+            self._look()
         for rotation in (self._events, self._invalid):
             if sealing or rotation.is_due:
                 rotation.seal()
@@ -164,13 +164,15 @@ class Flusher:
 
     def _flush(self, batches: list[Batch]) -> None:
         """Commit the batches, or say why not; either way they leave the ring."""
-        self.committing_since = started = time.monotonic()
+        began = started = time.monotonic()
         error: StorageError | None = None
         events, receipt, ack = sum([batch.events for batch in batches]), "", self._settings.ack
         try:
             if self._replica is not None:
                 # First: what it refuses is then nowhere.
                 ack = self._replica.send(batches)
+                started = time.monotonic()
+            self.committing_since = started
             receipt = str(self._commit(batches, ack))
         except Unreplicated as e:
             error = e
@@ -181,12 +183,12 @@ class Flusher:
         if error is None:
             self.commits += 1
             self.events_stored += events
-            took = max(1e-6, time.monotonic() - started)
+            now = time.monotonic()
             size = sum([len(batch.lines) for batch in batches])
-            self.bytes_per_s = smoothed(self.bytes_per_s, size / took)
+            self.bytes_per_s = smoothed(self.bytes_per_s, size / max(1e-6, now - began))
             self.commit_events.observe(events)
             self.commit_bytes.observe(size)
-            self.commit_ns.observe(int(took * 1e9))
+            self.commit_ns.observe(int((now - started) * 1e9))
             self._note(None)
         elif isinstance(error, Unreplicated):
             self.events_unreplicated += events
@@ -198,6 +200,14 @@ class Flusher:
             self._note(error)
         self._ring.release(batches)
         self._acknowledge(batches, error, receipt, ack)
+
+    def _look(self) -> None:
+        assert self._replica is not None
+        try:
+            self._replica.look()
+        except Exception:
+            # As above: the thread must go on.
+            log.exception("bug while looking after the log")
 
     def _note(self, error: StorageError | None) -> None:
         """Remember if storage works, and say so when that changes."""
@@ -224,7 +234,8 @@ class Flusher:
         # First, for what is sent again after a failure had better be twice among these than those.
         quarantined = [batch.quarantine for batch in batches if batch.quarantine is not None]
         if quarantined:
-            self._invalid.commit(quarantined, sync=ack == "fsync")
+            # Of these the log has none.
+            self._invalid.commit(quarantined, sync=ack in ("fsync", "replicated"))
         receipt = self._events.commit(batches, sync=ack == "fsync")
         if ack == "fsync":
             self.sync_ns.observe(self._events.took_ns)

@@ -179,9 +179,9 @@ def test_a_log_that_is_slow_is_not_waited_for_without_end(
 def test_an_event_that_the_log_would_not_take_is_refused_with_its_request_only(
     tmp_path: Path, log: Log
 ) -> None:
-    with replicated(tmp_path, log, message_bytes_max=40_000) as server, server.client() as client:
+    with replicated(tmp_path, log, message_bytes_max=70_000) as server, server.client() as client:
         ready(server)
-        large = EVENT | {"messageId": "large", "properties": {"text": "x" * 30_000}}
+        large = EVENT | {"messageId": "large", "properties": {"text": "x" * 60_000}}
         answer = client.post("/v1/track", large)
         assert (answer.status, answer.json["code"]) == (413, "event_too_large")
         client.close()

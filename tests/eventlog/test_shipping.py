@@ -97,10 +97,10 @@ def test_a_stop_in_the_middle_of_a_segment_goes_on_there(tmp_path: Path, log: Lo
 @pytest.mark.parametrize("log", KINDS, indirect=True)
 def test_an_event_that_is_too_large_holds_up_its_segment_only(tmp_path: Path, log: Log) -> None:
     stock(tmp_path / "data", 2)
-    stock(tmp_path / "data", 1, first=2, event_bytes=40_000)
+    stock(tmp_path / "data", 1, first=2, event_bytes=80_000)
     made = stock(tmp_path / "data", 2, first=3)
-    with Shipping(tmp_path, log.url, message_bytes_max=32_768) as shipping:
-        shipping.wait_for_log("the event '2-0-0' makes a message of 40")
+    with Shipping(tmp_path, log.url, message_bytes_max=65_536) as shipping:
+        shipping.wait_for_log("the event '2-0-0' makes a message of 80")
         shipping.wait_for_markers(made)
     assert "000002 is not delivered" in shipping.log
     assert {value.split(b'"')[3].split(b"-")[0] for value in log.values()} == {b"0", b"1", b"3", b"4"}

@@ -14,7 +14,7 @@ from ingestd.events import Batch
 from ingestd.ring import Ring
 from ingestd.storage import reader
 from ingestd.storage.disk import Disk
-from ingestd.storage.flusher import Flusher
+from ingestd.storage.flusher import Flusher, Replica
 from ingestd.storage.recovery import recover_all
 from ingestd.storage.sealer import Sealer
 from tests.storage.samples import DATA, tree
@@ -35,7 +35,13 @@ class Running:
     """A flusher and what it has acknowledged; push before `start` to have batches commit together."""
 
     def __init__(
-        self, disk: Disk, data_dir: Path = DATA, ring: Ring | None = None, worker: int = 0, **settings: Any
+        self,
+        disk: Disk,
+        data_dir: Path = DATA,
+        ring: Ring | None = None,
+        worker: int = 0,
+        replica: Replica | None = None,
+        **settings: Any,
     ) -> None:
         self.disk = disk
         self.ring = ring or Ring(1000, 1 << 20)
@@ -44,7 +50,9 @@ class Running:
         self.on_ack: Callable[[], None] = lambda: None
         self.settings = Settings(data_dir=str(data_dir), **settings)
         self.sealer = Sealer(self.settings, disk)
-        self.flusher = Flusher(self.settings, disk, self.ring, self._acknowledge, self.sealer, "node", worker)
+        self.flusher = Flusher(
+            self.settings, disk, self.ring, self._acknowledge, self.sealer, "node", worker, replica
+        )
 
     def _acknowledge(
         self, batches: list[Batch], error: StorageError | None, receipt: str, _ack: AckLevel

@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 
+from ingestd.config import AckLevel
 from ingestd.events import Batch, Stamper
 from ingestd.forms import MANY
 from ingestd.sifting import sifted
@@ -126,6 +127,25 @@ def test_where_either_fails_the_request_does_and_what_was_acknowledged_stays(cal
         # What was refused may be among the events set aside, but not among the others.
         assert len(good) == len(kept)
         assert len(bad) <= len(kept) + 1
+
+
+class _Replica:
+    """A log that has acknowledged everything."""
+
+    def send(self, batches: list[Batch]) -> AckLevel:
+        assert batches
+        return "replicated"
+
+    def look(self) -> None:
+        """It is there."""
+
+
+def test_where_a_log_has_the_valid_ones_the_others_are_on_stable_storage() -> None:
+    disk = disk_for_both()
+    running = Running(disk, ack="replicated", replica=_Replica())
+    put(running.ring, mixed("a"))
+    assert running.flusher.step()
+    assert len(ids(after_power_cut(disk), INVALID)) == 1
 
 
 def test_segments_of_invalid_events_rotate_and_are_sealed_by_age() -> None:

@@ -10,6 +10,11 @@ Its brokers listen on 127.0.0.1, so any process can be their client. What they a
 from __future__ import annotations
 
 import ctypes
+import json
+import os
+import subprocess
+import sys
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -45,10 +50,8 @@ def _library() -> ctypes.CDLL:
         "rd_kafka_conf_new": (pointer, []),
         "rd_kafka_conf_set": (ctypes.c_int, [pointer, text, text, text, ctypes.c_size_t]),
         "rd_kafka_new": (pointer, [ctypes.c_int, pointer, text, ctypes.c_size_t]),
-        "rd_kafka_destroy": (None, [pointer]),
         "rd_kafka_err2str": (text, [ctypes.c_int]),
         "rd_kafka_mock_cluster_new": (pointer, [pointer, ctypes.c_int]),
-        "rd_kafka_mock_cluster_destroy": (None, [pointer]),
         "rd_kafka_mock_cluster_bootstraps": (text, [pointer]),
         "rd_kafka_mock_topic_create": (ctypes.c_int, [pointer, text, ctypes.c_int, ctypes.c_int]),
         "rd_kafka_mock_broker_set_down": (ctypes.c_int, [pointer, number]),
@@ -74,51 +77,52 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-class KafkaCluster:
-    """So many brokers, numbered from 1; with `with`, they end with the block."""
+class _Brokers:
+    """The mock cluster itself, in a process of its own: it takes calls that KafkaCluster passes on."""
 
-    def __init__(self, brokers: int = 3) -> None:
-        self.brokers = brokers
+    def __init__(self, count: int) -> None:
+        self._count = count
         self._library = _library()
-        self._handle: int | None = None
-        self._cluster: int | None = None
+        reason = ctypes.create_string_buffer(_ERROR_BYTES)
+        config = self._library.rd_kafka_conf_new()
+        # It would warn that it has no brokers to connect to.
+        assert self._library.rd_kafka_conf_set(config, b"log_level", b"0", reason, len(reason)) == 0, (
+            reason.value
+        )
+        handle = self._library.rd_kafka_new(_PRODUCER, config, reason, len(reason))
+        assert handle, reason.value.decode()
+        self._cluster = self._library.rd_kafka_mock_cluster_new(handle, count)
+        assert self._cluster
+        self._library.rd_kafka_mock_start_request_tracking(self._cluster)
 
-    @property
     def address(self) -> str:
         """HOST:PORT of every broker, with commas between."""
         found = self._library.rd_kafka_mock_cluster_bootstraps(self._cluster)
         assert isinstance(found, bytes)
         return found.decode()
 
-    def make_topic(self, name: str, partitions: int = 1) -> None:
-        """Make a topic, on all brokers."""
+    def make_topic(self, name: str, partitions: int) -> None:
         create = self._library.rd_kafka_mock_topic_create
-        self._check(create(self._cluster, name.encode(), partitions, self.brokers))
+        self._check(create(self._cluster, name.encode(), partitions, self._count))
 
     def lead(self, topic: str, partition: int, broker: int) -> None:
-        """Let a broker lead a partition; -1: nobody."""
         set_leader = self._library.rd_kafka_mock_partition_set_leader
         self._check(set_leader(self._cluster, topic.encode(), partition, broker))
 
-    def down(self, broker: int = -1) -> None:
-        """Cut a broker's connections and refuse new ones; -1: of all. It leads what it led."""
+    def down(self, broker: int) -> None:
         self._check(self._library.rd_kafka_mock_broker_set_down(self._cluster, broker))
 
-    def up(self, broker: int = -1) -> None:
-        """Let it be connected to again."""
+    def up(self, broker: int) -> None:
         self._check(self._library.rd_kafka_mock_broker_set_up(self._cluster, broker))
 
     def slow(self, broker: int, rtt_ms: int) -> None:
-        """Let a broker answer so much later; it does at once what it is asked. 0: no longer."""
         self._check(self._library.rd_kafka_mock_broker_set_rtt(self._cluster, broker, rtt_ms))
 
     def fail_produce(self, *codes: int) -> None:
-        """Refuse the next Produce requests, one for each code, and store nothing of them."""
         push = self._library.rd_kafka_mock_push_request_errors_array
         push(self._cluster, _PRODUCE, len(codes), (ctypes.c_int * len(codes))(*codes))
 
     def produces(self) -> int:
-        """How many Produce requests have come since the start."""
         count = ctypes.c_size_t()
         requests = self._library.rd_kafka_mock_get_requests(self._cluster, ctypes.byref(count))
         api_key = self._library.rd_kafka_mock_request_api_key
@@ -127,11 +131,61 @@ class KafkaCluster:
         return found
 
     def restore(self) -> None:
-        """All brokers are up and quick, and refuse nothing."""
         self._library.rd_kafka_mock_clear_request_errors(self._cluster, _PRODUCE)
-        for broker in range(1, self.brokers + 1):
+        for broker in range(1, self._count + 1):
             self.slow(broker, 0)
-        self.up()
+        self.up(-1)
+
+    def _check(self, code: int) -> None:
+        assert code == 0, self._library.rd_kafka_err2str(code).decode()
+
+
+class KafkaCluster:
+    """So many brokers, numbered from 1; with `with`, their process never outlives the block.
+
+    In a process of their own, for it can be ended: to destroy a cluster that was hurt may take for ever.
+    """
+
+    def __init__(self, brokers: int = 3) -> None:
+        self.brokers = brokers
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @cached_property
+    def address(self) -> str:
+        """HOST:PORT of every broker, with commas between."""
+        return str(self._call("address"))
+
+    def make_topic(self, name: str, partitions: int = 1) -> None:
+        """Make a topic, on all brokers."""
+        self._call("make_topic", name, partitions)
+
+    def lead(self, topic: str, partition: int, broker: int) -> None:
+        """Let a broker lead a partition; -1: nobody."""
+        self._call("lead", topic, partition, broker)
+
+    def down(self, broker: int = -1) -> None:
+        """Cut a broker's connections and refuse new ones; -1: of all. It leads what it led."""
+        self._call("down", broker)
+
+    def up(self, broker: int = -1) -> None:
+        """Let it be connected to again."""
+        self._call("up", broker)
+
+    def slow(self, broker: int, rtt_ms: int) -> None:
+        """Let a broker answer so much later; it does at once what it is asked. 0: no longer."""
+        self._call("slow", broker, rtt_ms)
+
+    def fail_produce(self, *codes: int) -> None:
+        """Refuse the next Produce requests, one for each code, and store nothing of them."""
+        self._call("fail_produce", *codes)
+
+    def produces(self) -> int:
+        """How many Produce requests have come since the start."""
+        return int(self._call("produces"))
+
+    def restore(self) -> None:
+        """All brokers are up and quick, and refuse nothing."""
+        self._call("restore")
 
     def messages(self, topic: str) -> list[Message]:
         """All that a topic holds, partition by partition, each in its order; all brokers must be up."""
@@ -166,26 +220,47 @@ class KafkaCluster:
             consumer.close()
         return found
 
-    def _check(self, code: int) -> None:
-        assert code == 0, self._library.rd_kafka_err2str(code).decode()
+    def _call(self, name: str, *arguments: object) -> Any:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([name, *arguments]).encode() + b"\n")
+        self._process.stdin.flush()
+        found, error = json.loads(self._process.stdout.readline() or b'[null, "its process has ended"]')
+        assert not error, error
+        return found
 
     def __enter__(self) -> Self:
-        reason = ctypes.create_string_buffer(_ERROR_BYTES)
-        config = self._library.rd_kafka_conf_new()
-        # It would warn that it has no brokers to connect to.
-        assert self._library.rd_kafka_conf_set(config, b"log_level", b"0", reason, len(reason)) == 0, (
-            reason.value
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(self.brokers)],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
-        self._handle = self._library.rd_kafka_new(_PRODUCER, config, reason, len(reason))
-        assert self._handle, reason.value.decode()
-        self._cluster = self._library.rd_kafka_mock_cluster_new(self._handle, self.brokers)
-        assert self._cluster
-        self._library.rd_kafka_mock_start_request_tracking(self._cluster)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._library.rd_kafka_mock_cluster_destroy(self._cluster)
-        self._library.rd_kafka_destroy(self._handle)
-        self._cluster = self._handle = None
+        assert self._process is not None
+        self._process.kill()
+        self._process.communicate()
+
+
+def main(count: int) -> None:
+    """Have the brokers and do as standard input says, until it ends: JSON arrays, one a call and one an answer."""
+    brokers = _Brokers(count)
+    for line in sys.stdin:
+        name, *arguments = json.loads(line)
+        answer: list[object] = [None, None]
+        try:
+            answer[0] = getattr(brokers, name)(*arguments)
+        except AssertionError as e:
+            answer[1] = str(e)
+        print(json.dumps(answer), flush=True)
+    # Without destroying it.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
