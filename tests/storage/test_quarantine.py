@@ -143,7 +143,8 @@ class _Replica:
 def test_where_a_log_has_the_valid_ones_the_others_are_on_stable_storage() -> None:
     disk = disk_for_both()
     running = Running(disk, ack="replicated", replica=_Replica())
-    put(running.ring, mixed("a"))
+    running.ring.push(mixed("a"))
+    running.ring.publish()
     assert running.flusher.step()
     assert len(ids(after_power_cut(disk), INVALID)) == 1
 

@@ -248,7 +248,7 @@ class KafkaCluster:
 
 
 def main(count: int) -> None:
-    """Have the brokers and do as standard input says, until it ends: JSON arrays, one a call and one an answer."""
+    """Have the brokers, and do what standard input says until it ends: a JSON array a call."""
     brokers = _Brokers(count)
     for line in sys.stdin:
         name, *arguments = json.loads(line)
