@@ -3,7 +3,7 @@
 A segment without repeats goes byte for byte, as ever. One with repeats is written anew without them, and a
 segment of repeats only needs no object. The object's name tells the segment's digest, not its own: what is
 left out depends on what is remembered, which after a crash may be less, and an object that is there
-already has all that was to be delivered, whatever its size.
+already has all that was to be delivered, whatever its size, if only it is whole.
 
 An event may be in two segments. If the store's answer to the first is lost, the second must not have its
 turn before it is known what became of the first, or both would be there; and that over a crash, too. So
@@ -80,11 +80,11 @@ class DistinctObjects:
         key = self._template.key(segment.name, source.sha256)
         if new is None:
             # Sent before, and not marked, its own events are what it repeats.
-            if await self._store.has(key):
+            if await self._store.has(key, source.size):
                 return Delivered(source.size, False, {"object": key})
             return Delivered(source.size, True, {"dropped": dropped}, dropped=dropped)
         await asyncio.to_thread(self._put_underway, segment)
-        is_new = await self._store.deliver(key, new, segment.name, is_exact=False)
+        is_new = await self._store.deliver(key, new, segment.name, source_bytes=source.size)
         await asyncio.to_thread(self._seen.record)
         if not is_new:
             return Delivered(source.size, False, {"object": key})

@@ -364,6 +364,60 @@ async def test_an_object_that_is_there_is_right_whatever_its_size(tmp_path: Path
     assert (again.tally.segments_found, files(target)) == (1, before)
 
 
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("size", [0, 100, -1])
+@pytest.mark.parametrize("is_repeats_only", [False, True])
+async def test_an_object_that_a_power_cut_has_cut_is_not_taken_for_delivered(
+    is_repeats_only: bool, size: int, tmp_path: Path, target: Path
+) -> None:
+    data = tmp_path / "data"
+    name = seal(data, 1, ["a", "b"], ["a", "c"], more="x" * 99)
+    assert await started(f"file://{target}", data).run_once()
+    [path] = target.rglob("*.zst")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:size])
+    [marker] = data.glob(f"shipped/*/{name}-*.json")
+    if is_repeats_only:
+        # Remembered, as where only the marker could not be written.
+        shipper = started(f"file://{target}", data)
+        marker.unlink()
+        shipper._delivered.clear()
+    else:
+        marker.unlink()
+        shipper = started(f"file://{target}", data)
+    assert not await shipper.run_once()
+    told = f"is there with {len(whole[:size])} bytes that are no whole segment"
+    assert told in shipper.problem
+    assert shipper.problem.endswith("or a power cut has cut it; move it away")
+    assert (markers(data), path.read_bytes()) == (set(), whole[:size])
+    # Moved away, it is made again.
+    path.unlink()
+    assert await started(f"file://{target}", data).run_once()
+    assert_once(files(target), "abc")
+
+
+@pytest.mark.parametrize("is_s3", [False, True])
+async def test_an_object_of_another_size_is_looked_at_in_parts(
+    is_s3: bool, tmp_path: Path, target: Path, weed: Weed, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in weed.environ().items():
+        monkeypatch.setenv(variable, value)
+    # Smaller than a commit, and than the footer.
+    monkeypatch.setattr("ingestd.ship.store.PART_BYTES", 100)
+    to, data = f"s3://{place}" if is_s3 else f"file://{target}", tmp_path / "data"
+    seal(data, 1, ["a"])
+    second = seal(data, 2, *(["a", f"{n}", f"{n}-{n * n}"] for n in range(20)))
+    assert await started(to, data).run_once()
+    [marker] = data.glob(f"shipped/*/{second}-*.json")
+    marker.unlink()
+    # Retention has deleted what it repeats: it would be made as large as it is here.
+    next(data.rglob(f"{name_of(1)}.ndjson.zst")).unlink()
+    seal(data, 1, ["0-0"])
+    again = started(to, data)
+    assert await again.run_once()
+    assert again.tally.segments_found == 1
+
+
 def test_once_to_s3_says_what_it_left_out_and_remembers_at_the_next_start(
     tmp_path: Path, weed: Weed, place: str
 ) -> None:
