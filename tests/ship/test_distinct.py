@@ -565,3 +565,15 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
         second = Shipping(tmp_path, f"file://{target}", "--dedup", "24h")
         assert second.once() == 2
         assert f"is in use by process {running.pid}" in second.log
+
+
+def test_a_window_that_is_shorter_than_a_segment_is_refused(tmp_path: Path, target: Path) -> None:
+    data = tmp_path / "data"
+    seal(data, 1, ["a"])
+    shipping = Shipping(tmp_path, f"file://{target}", "--once", "--dedup", "90s", segment_age_max_s=90.5)
+    assert shipping.once() == 2
+    told = "--dedup (ship_dedup_s) is 90 s: it must not be less than segment_age_max_s, 90.5 s"
+    assert told in shipping.log
+    assert files(target) == {}
+    shipping = Shipping(tmp_path, f"file://{target}", "--once", "--dedup", "90s", segment_age_max_s=90)
+    assert shipping.once() == 0, shipping.log
