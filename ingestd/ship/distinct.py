@@ -19,13 +19,14 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
+from ingestd.errors import Damaged, StorageError
 from ingestd.ship.content import Content, load
-from ingestd.ship.delivery import Delivered, Segment
+from ingestd.ship.delivery import Delivered, DestinationError, Segment
 from ingestd.ship.destination import Template
 from ingestd.ship.store import Store
 from ingestd.storage.disk import Disk
 from ingestd.storage.packing import Packer
-from ingestd.storage.reading import whole
+from ingestd.storage.reading import Gone, whole
 from ingestd.storage.repeats import Seen
 from ingestd.storage.segment import Commit
 from ingestd.storage.shipped import Markers
@@ -68,9 +69,20 @@ class DistinctObjects:
     async def deliver(self, segment: Segment) -> Delivered | None:
         """Have the object there; None if a stop came first. Raises DestinationError, StorageError."""
         try:
-            return await self._deliver(segment)
+            return await self._clean_delivery(segment)
         except _Stopped:
             return None
+        except (Gone, Damaged):
+            raise
+        except StorageError as e:
+            if segment.mark not in self.underway:
+                raise
+            # It may be there, so nothing else has its turn, as while the store does not answer.
+            raise DestinationError(f"{segment.name} must be delivered first: {e}") from None
+
+    async def _clean_delivery(self, segment: Segment) -> Delivered:
+        try:
+            return await self._deliver(segment)
         finally:
             self._seen.forget_pending()
             await asyncio.to_thread(self._disk.unlink, self._anew)

@@ -365,6 +365,58 @@ async def test_an_object_that_is_there_is_right_whatever_its_size(tmp_path: Path
 
 
 @pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("refused", ["anew", "underway"])
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_a_full_disk_after_a_lost_answer_lets_nothing_else_go_first(
+    is_restarted: bool, refused: str, tmp_path: Path, weed: Weed, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, disk = tmp_path / "data", FullDisk()
+    with Proxy(weed.port) as proxy:
+        for variable, value in weed.environ(proxy.port).items():
+            monkeypatch.setenv(variable, value)
+        name = seal(data, 2, ["a", "b", "a"])
+        proxy.set("deaf")
+        shipper = started(f"s3://{place}", data)
+        shipper._delivery._store._timeout_s = 0.5  # type: ignore[attr-defined]
+        await shipper.look()
+        await shipper._round(99)
+        wait_until(lambda: len(weed.objects(place)) == 1, "it is there, and nobody knows")
+        proxy.set("cut")
+        proxy.set("pass")
+        seal(data, 1, ["a", "c"], worker=1)
+        if is_restarted:
+            shipper = started(f"s3://{place}", data)
+        shipper._markers._disk = shipper._delivery._disk = disk  # type: ignore[attr-defined]
+        disk.refused = refused
+        assert not await shipper.run_once()
+        told = f"{name} must be delivered first: write: No space left on device"
+        assert (shipper.problem, markers(data)) == (told, set())
+        disk.refused = ""
+        wait_until(lambda: shipper._due_in_s(99) == 0, "it is due")
+        await shipper._round(99)
+    assert (shipper.problem, shipper.behind) == ("", {})
+    assert_once(weed.objects(place), "abc")
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_what_is_under_way_and_damaged_or_gone_holds_up_no_other(tmp_path: Path, target: Path) -> None:
+    data = tmp_path / "data"
+    names = [seal(data, number, [f"{number}", "a"]) for number in range(3)]
+    paths = sorted(data.rglob("*.ndjson.zst"))
+    first = started(f"file://{target}", data)
+    await first.look()
+    first._markers.put_underway(list(first.behind)[:2])
+    size, at = paths[0].stat().st_size, paths[0].stat().st_mtime_ns
+    paths[0].write_bytes(b"x" * size)
+    os.utime(paths[0], ns=(at, at))
+    paths[1].unlink()
+    again = started(f"file://{target}", data)
+    assert len(again._delivery.underway) == 2
+    assert not await again.run_once()
+    assert (again.problem, markers(data)) == ("", set(names[2:]))
+
+
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("size", [0, 100, -1])
 @pytest.mark.parametrize("is_repeats_only", [False, True])
 async def test_an_object_that_a_power_cut_has_cut_is_not_taken_for_delivered(
