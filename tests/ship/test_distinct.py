@@ -28,7 +28,7 @@ from ingestd.storage.disk import Disk
 from ingestd.storage.repeats import Seen, Sifted
 from ingestd.storage.segment import open_directory
 from ingestd.storage.shipped import Markers, undelivered
-from tests.storage.samples import write
+from tests.storage.samples import Sample, write
 from tests.support.proxy import Proxy
 from tests.support.server import run, wait_until
 from tests.support.shipping import (
@@ -210,6 +210,30 @@ async def test_a_restart_passes_over_what_is_damaged_or_gone(tmp_path: Path, tar
     seal(data, 7, ["a2", "b2", "new"])
     assert await again.run_once()
     assert_once(files(target), ["a0", "b0", "a1", "b1", "a2", "b2", "new"])
+
+
+@pytest.mark.parametrize("which", range(3))
+async def test_a_restart_remembers_all_though_one_is_dated_in_the_future(
+    which: int, tmp_path: Path, target: Path
+) -> None:
+    data, future_s = tmp_path / "data", time.time() + 400 * DAY_S
+    for number in range(3):
+        disk = Disk()
+        disk.make_directory(open_directory(data))
+        segment = Sample(disk, data, name_of(number), zstd_level=3)
+        at_ms = int(1000 * (future_s if number == which else time.time()))
+        segment.commit(b'{"messageId":"%d"}\n' % number, [str(number)], at_ms, at_ms, sync=True)
+        path = segment.seal()
+        if number == which:
+            os.utime(path, (future_s, future_s))
+    shipper = started(f"file://{target}", data)
+    assert await shipper.run_once()
+    again = started(f"file://{target}", data)
+    assert again.seen is not None
+    assert len(again.seen) == 3
+    seal(data, 3, ["0", "1", "2", "3"])
+    assert await again.run_once()
+    assert_once(files(target), "0123")
 
 
 async def test_too_many_ids_to_remember_lose_nothing(tmp_path: Path, target: Path) -> None:
