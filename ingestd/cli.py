@@ -54,7 +54,9 @@ delivered. A server on the same directory then deletes, as its retention says, o
 Credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
 AWS_ENDPOINT_URL, NATS_CREDS, …), those of Kafka from the file that kafka_config_file names.
 
---dedup 24h leaves out events whose messageId was delivered in the 24 hours before.
+--dedup 24h leaves out events whose messageId was delivered in the 24 hours before. The segments
+of several workers overlap: in the last segment_age_max_s of that time a repeat may still be delivered, and a
+shorter time than that is refused.
 
 Exit status 0: with --once, all is confirmed, else it was stopped; 1: not all is; 2: usage."""
 

@@ -145,7 +145,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ship_timeout_s: Seconds = 60.0
     """How long the store may take for a request, and once more for each 8 MiB that it is sent."""
     ship_dedup_s: Annotated[float, Meta(ge=0, le=366 * 86400)] = 0
-    """Events whose messageId was delivered within this time are left out by `ingestd ship`; 0: none are."""
+    """Events whose messageId was delivered within this time are left out by `ingestd ship`; 0: none are.
+    Not less than segment_age_max_s."""
     ship_dedup_ids_max: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 10_000_000
     """How many of them it remembers at most: some 26 bytes each. The oldest are forgotten."""
     ship_admin: str = ""

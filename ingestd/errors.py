@@ -134,6 +134,10 @@ class StorageError(Exception):
     """The disk refused: the waiting batches are answered with 500 and count as not stored."""
 
 
+class Damaged(StorageError):
+    """A segment does not hold what it should: another try finds the same."""
+
+
 class Unreplicated(StorageError):
     """The log has not acknowledged a commit, so it is not kept here either: its batches are answered 429."""
 

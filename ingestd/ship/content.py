@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ingestd.errors import StorageError
+from ingestd.errors import Damaged, StorageError
 from ingestd.storage.disk import Disk
 from ingestd.storage.reading import Gone, Reading
 from ingestd.storage.segment import Commit, Walk, walk
@@ -35,7 +35,7 @@ class Content:
 
 
 def load(disk: Disk, path: Path, at_once_bytes_max: int) -> Content:
-    """Read and check a sealed segment. Raises Gone, and StorageError if it is damaged."""
+    """Read and check a sealed segment. Raises StorageError, Damaged, and Gone."""
     with _durable(disk, path) as size:
         if size <= at_once_bytes_max:
             data = disk.read(path)
@@ -82,7 +82,7 @@ def _walked(disk: Disk, path: Path) -> Walk:
 
 def _require_sealed(path: Path, found: Walk) -> None:
     if found.state != "sealed":
-        raise StorageError(
+        raise Damaged(
             f"{path} is damaged: {found.problem or 'its footer is missing'}; 'ingestd verify' tells more"
         )
 

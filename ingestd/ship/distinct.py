@@ -3,7 +3,7 @@
 A segment without repeats goes byte for byte, as ever. One with repeats is written anew without them, and a
 segment of repeats only needs no object. The object's name tells the segment's digest, not its own: what is
 left out depends on what is remembered, which after a crash may be less, and an object that is there
-already has all that was to be delivered, whatever its size.
+already has all that was to be delivered, whatever its size, if only it is whole.
 
 An event may be in two segments. If the store's answer to the first is lost, the second must not have its
 turn before it is known what became of the first, or both would be there; and that over a crash, too. So
@@ -19,13 +19,14 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
+from ingestd.errors import Damaged, StorageError
 from ingestd.ship.content import Content, load
-from ingestd.ship.delivery import Delivered, Segment
+from ingestd.ship.delivery import Delivered, DestinationError, Segment
 from ingestd.ship.destination import Template
 from ingestd.ship.store import Store
 from ingestd.storage.disk import Disk
 from ingestd.storage.packing import Packer
-from ingestd.storage.reading import whole
+from ingestd.storage.reading import Gone, whole
 from ingestd.storage.repeats import Seen
 from ingestd.storage.segment import Commit
 from ingestd.storage.shipped import Markers
@@ -68,9 +69,20 @@ class DistinctObjects:
     async def deliver(self, segment: Segment) -> Delivered | None:
         """Have the object there; None if a stop came first. Raises DestinationError, StorageError."""
         try:
-            return await self._deliver(segment)
+            return await self._clean_delivery(segment)
         except _Stopped:
             return None
+        except (Gone, Damaged):
+            raise
+        except StorageError as e:
+            if segment.mark not in self.underway:
+                raise
+            # It may be there, so nothing else has its turn, as while the store does not answer.
+            raise DestinationError(f"{segment.name} must be delivered first: {e}") from None
+
+    async def _clean_delivery(self, segment: Segment) -> Delivered:
+        try:
+            return await self._deliver(segment)
         finally:
             self._seen.forget_pending()
             await asyncio.to_thread(self._disk.unlink, self._anew)
@@ -80,11 +92,11 @@ class DistinctObjects:
         key = self._template.key(segment.name, source.sha256)
         if new is None:
             # Sent before, and not marked, its own events are what it repeats.
-            if await self._store.has(key):
+            if await self._store.has(key, source.size):
                 return Delivered(source.size, False, {"object": key})
             return Delivered(source.size, True, {"dropped": dropped}, dropped=dropped)
         await asyncio.to_thread(self._put_underway, segment)
-        is_new = await self._store.deliver(key, new, segment.name, is_exact=False)
+        is_new = await self._store.deliver(key, new, segment.name, source_bytes=source.size)
         await asyncio.to_thread(self._seen.record)
         if not is_new:
             return Delivered(source.size, False, {"object": key})

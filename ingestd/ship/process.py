@@ -14,6 +14,7 @@ import msgspec
 import uvloop
 
 from ingestd.config import Settings
+from ingestd.errors import UsageError
 from ingestd.eventlog.connect import connect
 from ingestd.eventlog.messages import Messages
 from ingestd.progress import Progress
@@ -114,8 +115,17 @@ class _Process:
         self._recalled = done_bytes, total_bytes
 
     def _window(self) -> Seen | None:
+        """Raises UsageError if it is too short."""
         settings = self._settings
-        return Seen(settings.ship_dedup_s, settings.ship_dedup_ids_max) if settings.ship_dedup_s else None
+        if not settings.ship_dedup_s:
+            return None
+        if settings.ship_dedup_s < settings.segment_age_max_s:
+            # Workers' segments overlap, and are delivered one after the other.
+            raise UsageError(
+                f"--dedup (ship_dedup_s) is {settings.ship_dedup_s:g} s: it must not be less than "
+                f"segment_age_max_s, {settings.segment_age_max_s:g} s"
+            )
+        return Seen(settings.ship_dedup_s, settings.ship_dedup_ids_max)
 
     def _delivery(self, disk: Disk, markers: Markers, seen: Seen | None, stopping: asyncio.Event) -> Delivery:
         """Raises UsageError."""

@@ -22,6 +22,7 @@ from ingestd.ship.destination import STAGING, Destination
 from ingestd.ship.pace import Pace
 from ingestd.ship.reasons import described
 from ingestd.storage.disk import Disk
+from ingestd.storage.segment import Chain, Walk, walk
 
 AT_ONCE_BYTES_MAX: Final = 128 * 1024 * 1024
 """In one request, held in memory: a segment of the default size and what it may go over it."""
@@ -81,27 +82,36 @@ class Store:
         except (BaseError, ValueError, OSError) as e:
             raise UsageError(f"--to {destination}: {described(e, destination)}") from None
 
-    async def has(self, key: str) -> bool:
-        """True if there is such an object. Raises DestinationError."""
+    async def has(self, key: str, size: int) -> bool:
+        """True if there is such an object, durably: of this size, or a whole segment.
+
+        Raises DestinationError.
+        """
         try:
-            return await self._is_there(key)
+            if not await self._is_there(key):
+                return False
+            await self._confirm(key, (size,), is_exact=False)
+            await self._keep(key)
         except self._errors as e:
             raise DestinationError(described(e, self._destination)) from None
+        return True
 
-    async def deliver(self, key: str, content: Content, name: str, *, is_exact: bool = True) -> bool:
+    async def deliver(
+        self, key: str, content: Content, name: str, *, source_bytes: int | None = None
+    ) -> bool:
         """Have the content there under this key, durably; False if it was there already.
 
-        Without `is_exact`, what is there already may have another size.
-        Raises DestinationError, and StorageError if the content cannot be read.
+        What is there already has the content's size. With `source_bytes` it may have these instead, or be any
+        other whole segment. Raises DestinationError, and StorageError if the content cannot be read.
         """
         if self._root is not None:
             self._require_root(self._root)
+        sizes = (content.size,) if source_bytes is None else (content.size, source_bytes)
         try:
             is_new = await self._make(key, content, name)
-            if not is_new and is_exact:
-                await self._confirm(key, content)
-            if self._root is not None:
-                await asyncio.to_thread(self._make_durable, self._root, key)
+            if not is_new:
+                await self._confirm(key, sizes, is_exact=source_bytes is None)
+            await self._keep(key)
         except self._errors as e:
             raise DestinationError(described(e, self._destination)) from None
         return is_new
@@ -152,14 +162,42 @@ class Store:
             with suppress(*self._errors):
                 await self._within(self._api.delete_async(self._store, staging), 0)
 
-    async def _confirm(self, key: str, content: Content) -> None:
+    async def _confirm(self, key: str, sizes: tuple[int, ...], *, is_exact: bool) -> None:
         """There is an object of this name: see that it is one that was made whole."""
-        found = await self._within(self._api.head_async(self._store, key), 0)
-        if found["size"] != content.size:
-            raise DestinationError(
-                f"{key} is there with {found['size']} bytes instead of {content.size}: "
-                "it was not made by ingestd; move it away"
+        found = (await self._within(self._api.head_async(self._store, key), 0))["size"]
+        if found in sizes:
+            return
+        if is_exact:
+            problem = f"instead of {sizes[0]}: it was not made by ingestd"
+        elif (walked := await self._walked(key, found)).state == "sealed":
+            return
+        else:
+            # A folder's file has its name before its bytes are durable.
+            problem = (
+                f"that are no whole segment ({walked.problem or 'its footer is missing'}): "
+                "it was not made by ingestd, or a power cut has cut it"
             )
+        raise DestinationError(f"{key} is there with {found} bytes {problem}; move it away")
+
+    async def _walked(self, key: str, size: int) -> Walk:
+        """What the object is, as a segment; in bounded memory."""
+        found, want = Walk(Chain(), "torn"), PART_BYTES
+        while (base := found.chain.end) < size:
+            before, part = len(found.chain.commits), min(want, size - base)
+            call = self._api.get_range_async(self._store, key, start=base, length=part)
+            data = bytes(await self._within(call, part))
+            found = await asyncio.to_thread(walk, data, found.chain)
+            has_more = len(found.chain.commits) > before
+            if base + part >= size or (found.state == "damaged" and not has_more):
+                break
+            # What the part has cut through is at the beginning of the next, or is larger than a part.
+            want = PART_BYTES if has_more else 2 * want
+        return found
+
+    async def _keep(self, key: str) -> None:
+        """A store keeps what it has confirmed; a folder must be told to. Raises DestinationError."""
+        if self._root is not None:
+            await asyncio.to_thread(self._make_durable, self._root, key)
 
     def _require_root(self, root: Path) -> None:
         """It is never made: what belongs there may not be mounted. Raises DestinationError."""

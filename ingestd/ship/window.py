@@ -5,6 +5,7 @@ Nothing else is kept for it, so nothing else can be wrong. What retention has de
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -26,7 +27,7 @@ class _Segment(NamedTuple):
     path: Path
     size: int
     written: float
-    """In seconds since 1970."""
+    """In seconds since 1970, and not in the future."""
 
 
 def rebuild(
@@ -36,45 +37,49 @@ def rebuild(
     seen: Seen,
     progress: Callable[[int, int], None],
     is_stopping: Callable[[], bool],
+    wall: Callable[[], float] = time.time,
 ) -> int:
     """Record the ids of what is delivered, oldest first, until it `is_stopping`; returns the segments read.
 
+    What a clock that was wrong has dated ahead of the `wall` counts as of now: nothing else is older for it.
     What is damaged or gone meanwhile is passed over. `progress` is told the bytes done and all bytes.
     Raises StorageError.
     """
-    wanted = _wanted(disk, _delivered(disk, data_dir, markers), seen)
+    now_s = wall()
+    wanted = _wanted(disk, _delivered(disk, data_dir, markers, now_s), seen)
     done_bytes, total_bytes = 0, sum(segment.size for segment in wanted)
     for segment in reversed(wanted):
         with suppress(StorageError):
             for commit, lines in whole(disk, segment.path):
                 if is_stopping():
                     return 0
-                seen.sift(lines, commit.last_ms)
+                seen.sift(lines, min(commit.last_ms, int(now_s * 1000)))
                 seen.record()
         done_bytes += segment.size
         progress(done_bytes, total_bytes)
     return len(wanted)
 
 
-def _delivered(disk: Disk, data_dir: Path, markers: Markers) -> list[_Segment]:
+def _delivered(disk: Disk, data_dir: Path, markers: Markers, now_s: float) -> list[_Segment]:
     """The newest first."""
     found = []
     for path in reversed(disk.list(data_dir / "segments", f"*{SUFFIX}", deep=True)):
         told = disk.size_and_time(path)
         if told and NAME.fullmatch(path.name.removesuffix(SUFFIX)) and markers.has(mark(path, *told)):
-            found.append(_Segment(path, *told))
-    return found
+            size, written = told
+            found.append(_Segment(path, size, min(written, now_s)))
+    return sorted(found, key=lambda segment: segment.written, reverse=True)
 
 
 def _wanted(disk: Disk, delivered: list[_Segment], seen: Seen) -> list[_Segment]:
     """Those that the window reaches, as many as it has room for."""
-    newest = max((segment.written for segment in delivered), default=0.0)
+    newest = delivered[0].written if delivered else 0.0
     wanted: list[_Segment] = []
     events = 0
     for segment in delivered:
         # What is in a file was received before it was written.
         if segment.written < newest - seen.window_s:
-            continue
+            break
         with suppress(StorageError):
             payload = endings.read(partial(read, disk, segment.path), segment.size, footer.MARK)
             events += footer.totals_of(payload or b"")[1]

@@ -19,7 +19,7 @@ from typing import Final, Protocol, TypeVar
 
 import zstandard
 
-from ingestd.errors import StorageError
+from ingestd.errors import Damaged, StorageError
 from ingestd.storage.disk import Disk
 from ingestd.storage.segment import (
     OPEN_SUFFIX,
@@ -179,14 +179,14 @@ def read(disk: Disk, path: Path, offset: int, size: int) -> bytes:
 def whole(disk: Disk, path: Path) -> Iterator[tuple[Commit, bytes]]:
     """Each commit of a sealed segment and its lines, in bounded memory.
 
-    Raises StorageError, also at its end if it is not whole, and Gone.
+    Raises StorageError, Damaged, also at its end if it is not whole, and Gone.
     """
     reading = Reading(path)
     for group in reading.groups(disk):
         for commit, lines in group.contents():
             yield commit, counted(commit, lines)
     if reading.found.state != "sealed":
-        raise StorageError(f"{path} is damaged: {reading.found.problem or 'its footer is missing'}")
+        raise Damaged(f"{path} is damaged: {reading.found.problem or 'its footer is missing'}")
 
 
 def is_open(path: Path) -> bool:

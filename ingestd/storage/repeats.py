@@ -25,9 +25,8 @@ from ingestd.storage.fingerprints import message_ids
 IDS_MAX: Final = 10_000_000
 """Where nobody says how many: a quarter of a gigabyte."""
 _GENERATIONS: Final = 8
-"""In a window: it is dropped an eighth at a time."""
-_ALIVE_MAX: Final = 200
-"""More of them only a clock makes that is set back and forth; the number of each must fit in a byte."""
+"""In a window: it is dropped an eighth at a time. Fewer than three times as many live, by time or by
+number, so that the number of each fits in a byte."""
 _DIGEST_BYTES: Final = 15
 _ENTRY_BYTES: Final = _DIGEST_BYTES + 1
 _BUCKET_IDS: Final = 16
@@ -69,6 +68,7 @@ class Seen:
         self._ids = 0
         self._pending: dict[bytes, int] = {}
         self._at_ms = 0
+        """When the newest of what is recorded was received; a clock that is set back does not set it back."""
         self._missed_ms: float | None = None
 
     def __len__(self) -> int:
@@ -91,10 +91,9 @@ class Seen:
 
         `at_ms` is when the lines were received, in milliseconds since 1970. A line without an id stays.
         """
-        self._at_ms = at_ms
-        self._expire(at_ms)
         pending, buckets, count, empty = self._pending, self._buckets, len(self._buckets), self._hash
         repeats: set[int] = set()
+        stale = [one.number for one in self._generations if at_ms - one.newest_ms > self._window_ms]
         for number, message_id in enumerate(message_ids(lines)):
             if not message_id:
                 continue
@@ -103,7 +102,10 @@ class Seen:
             hashed.update(message_id.encode())
             digest = hashed.digest()
             # Found across two entries it would be a repeat by a chance as small as that of the digest.
-            if digest in pending or digest in buckets[hash(digest) % count]:
+            bucket = buckets[hash(digest) % count]
+            if digest in pending or (
+                digest in bucket and not (stale and bucket[bucket.rfind(digest) + _DIGEST_BYTES] in stale)
+            ):
                 repeats.add(number)
             else:
                 pending[digest] = at_ms
@@ -114,12 +116,19 @@ class Seen:
         return Sifted(kept, len(repeats))
 
     def record(self) -> None:
-        """All that was sifted since the last time is delivered: the destination has said so."""
+        """All that was sifted since the last time is delivered: the destination has said so.
+
+        Only now is forgotten what is out of the window before the first of it: what is merely tried, or of a
+        worker that lags behind, costs nothing that is remembered.
+        """
         buckets, count = self._buckets, len(self._buckets)
         generation, stamp, last_ms = None, b"", None
         for digest, at_ms in self._pending.items():
             if generation is None or at_ms != last_ms or generation.ids >= self._generation_ids_max:
-                generation, last_ms = self._generation(at_ms), at_ms
+                if generation is None:
+                    self._expire(at_ms)
+                last_ms, self._at_ms = at_ms, max(at_ms, self._at_ms)
+                generation = self._generation(self._at_ms)
                 stamp = bytes((generation.number,))
             buckets[hash(digest) % count] += digest + stamp
             generation.ids += 1
@@ -131,28 +140,23 @@ class Seen:
         self._pending = {}
 
     def _generation(self, at_ms: int) -> _Generation:
-        """The one for an id that was received then."""
+        """The one for an id that was received then, and not before the newest."""
+        number = 0
         if self._generations:
             last = self._generations[-1]
-            after_ms = at_ms - last.first_ms
-            # A little back in time is another worker's segment; a window back, the clock has been set.
-            is_due = after_ms >= self._window_ms / _GENERATIONS or after_ms < -self._window_ms
+            is_due = at_ms - last.first_ms >= self._window_ms / _GENERATIONS
             if not is_due and last.ids < self._generation_ids_max:
-                last.newest_ms = max(last.newest_ms, at_ms)
+                last.newest_ms = at_ms
                 return last
-            if len(self._generations) >= _ALIVE_MAX:
-                self._drop_for_room()
             number = (last.number + 1) % 256
-        else:
-            number = 0
         while self._ids > self.ids_max - self._generation_ids_max:
             self._drop_for_room()
         self._generations.append(_Generation(number, at_ms, at_ms))
         return self._generations[-1]
 
     def _expire(self, at_ms: int) -> None:
-        """Drop what is out of the window: if the clock has been set back, also what is ahead of it."""
-        while self._generations and abs(at_ms - self._generations[0].newest_ms) > self._window_ms:
+        """Drop what is out of the window then."""
+        while self._generations and at_ms - self._generations[0].newest_ms > self._window_ms:
             self._drop()
 
     def _drop_for_room(self) -> None:

@@ -63,7 +63,7 @@ from zlib import crc32
 import msgspec
 import zstandard
 
-from ingestd.errors import StorageError
+from ingestd.errors import Damaged, StorageError
 from ingestd.storage import endings, footer, index
 from ingestd.storage.disk import Disk
 from ingestd.storage.frames import decompress, frame_length, lines_in
@@ -300,8 +300,8 @@ def counted(commit: Commit, lines: bytes) -> bytes:
     return lines
 
 
-def _wrong(commit: Commit) -> StorageError:
-    return StorageError(f"frame at byte {commit.offset}: does not hold what its trailer says")
+def _wrong(commit: Commit) -> Damaged:
+    return Damaged(f"frame at byte {commit.offset}: does not hold what its trailer says")
 
 
 def sealed_path(data_dir: Path, name: str) -> Path:

@@ -16,18 +16,21 @@ stops shipping to one removes its directory.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from ingestd.errors import StorageError
 from ingestd.storage.disk import TEMPORARY_PATTERN, Disk
-from ingestd.storage.segment import SUFFIX, sealed_path
+from ingestd.storage.segment import NAME, SUFFIX, sealed_path
 
 _DESTINATION: Final = "destination"
 _MARKER_SUFFIX: Final = ".json"
 _CURSOR_SUFFIX: Final = ".cursor"
 _UNDERWAY: Final = "underway"
+_MARK: Final = re.compile(r"[^/\0]{1,250}")
+"""With a suffix, one name in a folder."""
 
 
 def _directory(data_dir: Path) -> Path:
@@ -37,6 +40,11 @@ def _directory(data_dir: Path) -> Path:
 def mark(path: Path, size: int, written: float) -> str:
     """What tells this file from any other that has had its name."""
     return f"{path.name.removesuffix(SUFFIX)}-{size}-{int(written * 1000)}"
+
+
+def _name(mark: str) -> str:
+    """The segment's."""
+    return mark.rsplit("-", 2)[0]
 
 
 class Markers:
@@ -105,9 +113,13 @@ class Markers:
         self._disk.unlink(self._path(mark, _CURSOR_SUFFIX))
 
     def underway(self) -> list[str]:
-        """The marks that were put there last, in their order. Raises StorageError."""
+        """The marks that were put there last, in their order. Raises StorageError.
+
+        What a damaged file has instead of marks is passed over: it must not keep all others waiting.
+        """
         path = self._folder / _UNDERWAY
-        return self._disk.read(path).decode(errors="replace").split() if self._disk.exists(path) else []
+        found = self._disk.read(path).decode(errors="replace").split() if self._disk.exists(path) else []
+        return [one for one in found if _MARK.fullmatch(one) and NAME.fullmatch(_name(one))]
 
     def put_underway(self, marks: list[str]) -> None:
         """Durably. Raises StorageError."""
@@ -115,8 +127,7 @@ class Markers:
 
     def waits(self, mark: str) -> bool:
         """True if the segment is here and has no marker. Raises StorageError."""
-        name = mark.rsplit("-", 2)[0]
-        return self._disk.exists(sealed_path(self._data_dir, name)) and not self.has(mark)
+        return self._disk.exists(sealed_path(self._data_dir, _name(mark))) and not self.has(mark)
 
     def _path(self, mark: str, suffix: str = _MARKER_SUFFIX) -> Path:
         return self._folder / (mark + suffix)

@@ -28,7 +28,7 @@ from ingestd.storage.disk import Disk
 from ingestd.storage.repeats import Seen, Sifted
 from ingestd.storage.segment import open_directory
 from ingestd.storage.shipped import Markers, undelivered
-from tests.storage.samples import write
+from tests.storage.samples import Sample, write
 from tests.support.proxy import Proxy
 from tests.support.server import run, wait_until
 from tests.support.shipping import (
@@ -212,6 +212,30 @@ async def test_a_restart_passes_over_what_is_damaged_or_gone(tmp_path: Path, tar
     assert_once(files(target), ["a0", "b0", "a1", "b1", "a2", "b2", "new"])
 
 
+@pytest.mark.parametrize("which", range(3))
+async def test_a_restart_remembers_all_though_one_is_dated_in_the_future(
+    which: int, tmp_path: Path, target: Path
+) -> None:
+    data, future_s = tmp_path / "data", time.time() + 400 * DAY_S
+    for number in range(3):
+        disk = Disk()
+        disk.make_directory(open_directory(data))
+        segment = Sample(disk, data, name_of(number), zstd_level=3)
+        at_ms = int(1000 * (future_s if number == which else time.time()))
+        segment.commit(b'{"messageId":"%d"}\n' % number, [str(number)], at_ms, at_ms, sync=True)
+        path = segment.seal()
+        if number == which:
+            os.utime(path, (future_s, future_s))
+    shipper = started(f"file://{target}", data)
+    assert await shipper.run_once()
+    again = started(f"file://{target}", data)
+    assert again.seen is not None
+    assert len(again.seen) == 3
+    seal(data, 3, ["0", "1", "2", "3"])
+    assert await again.run_once()
+    assert_once(files(target), "0123")
+
+
 async def test_too_many_ids_to_remember_lose_nothing(tmp_path: Path, target: Path) -> None:
     data, random = tmp_path / "data", Random(4)
     ids = [str(number) for number in range(200)]
@@ -364,6 +388,112 @@ async def test_an_object_that_is_there_is_right_whatever_its_size(tmp_path: Path
     assert (again.tally.segments_found, files(target)) == (1, before)
 
 
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("refused", ["anew", "underway"])
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_a_full_disk_after_a_lost_answer_lets_nothing_else_go_first(
+    is_restarted: bool, refused: str, tmp_path: Path, weed: Weed, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, disk = tmp_path / "data", FullDisk()
+    with Proxy(weed.port) as proxy:
+        for variable, value in weed.environ(proxy.port).items():
+            monkeypatch.setenv(variable, value)
+        name = seal(data, 2, ["a", "b", "a"])
+        proxy.set("deaf")
+        shipper = started(f"s3://{place}", data)
+        shipper._delivery._store._timeout_s = 0.5  # type: ignore[attr-defined]
+        await shipper.look()
+        await shipper._round(99)
+        wait_until(lambda: len(weed.objects(place)) == 1, "it is there, and nobody knows")
+        proxy.set("cut")
+        proxy.set("pass")
+        seal(data, 1, ["a", "c"], worker=1)
+        if is_restarted:
+            shipper = started(f"s3://{place}", data)
+        shipper._markers._disk = shipper._delivery._disk = disk  # type: ignore[attr-defined]
+        disk.refused = refused
+        assert not await shipper.run_once()
+        told = f"{name} must be delivered first: write: No space left on device"
+        assert (shipper.problem, markers(data)) == (told, set())
+        disk.refused = ""
+        wait_until(lambda: shipper._due_in_s(99) == 0, "it is due")
+        await shipper._round(99)
+    assert (shipper.problem, shipper.behind) == ("", {})
+    assert_once(weed.objects(place), "abc")
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_what_is_under_way_and_damaged_or_gone_holds_up_no_other(tmp_path: Path, target: Path) -> None:
+    data = tmp_path / "data"
+    names = [seal(data, number, [f"{number}", "a"]) for number in range(3)]
+    paths = sorted(data.rglob("*.ndjson.zst"))
+    first = started(f"file://{target}", data)
+    await first.look()
+    first._markers.put_underway(list(first.behind)[:2])
+    size, at = paths[0].stat().st_size, paths[0].stat().st_mtime_ns
+    paths[0].write_bytes(b"x" * size)
+    os.utime(paths[0], ns=(at, at))
+    paths[1].unlink()
+    again = started(f"file://{target}", data)
+    assert len(again._delivery.underway) == 2
+    assert not await again.run_once()
+    assert (again.problem, markers(data)) == ("", set(names[2:]))
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("size", [0, 100, -1])
+@pytest.mark.parametrize("is_repeats_only", [False, True])
+async def test_an_object_that_a_power_cut_has_cut_is_not_taken_for_delivered(
+    is_repeats_only: bool, size: int, tmp_path: Path, target: Path
+) -> None:
+    data = tmp_path / "data"
+    name = seal(data, 1, ["a", "b"], ["a", "c"], more="x" * 99)
+    assert await started(f"file://{target}", data).run_once()
+    [path] = target.rglob("*.zst")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:size])
+    [marker] = data.glob(f"shipped/*/{name}-*.json")
+    if is_repeats_only:
+        # Remembered, as where only the marker could not be written.
+        shipper = started(f"file://{target}", data)
+        marker.unlink()
+        shipper._delivered.clear()
+    else:
+        marker.unlink()
+        shipper = started(f"file://{target}", data)
+    assert not await shipper.run_once()
+    told = f"is there with {len(whole[:size])} bytes that are no whole segment"
+    assert told in shipper.problem
+    assert shipper.problem.endswith("or a power cut has cut it; move it away")
+    assert (markers(data), path.read_bytes()) == (set(), whole[:size])
+    # Moved away, it is made again.
+    path.unlink()
+    assert await started(f"file://{target}", data).run_once()
+    assert_once(files(target), "abc")
+
+
+@pytest.mark.parametrize("is_s3", [False, True])
+async def test_an_object_of_another_size_is_looked_at_in_parts(
+    is_s3: bool, tmp_path: Path, target: Path, weed: Weed, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in weed.environ().items():
+        monkeypatch.setenv(variable, value)
+    # Smaller than a commit, and than the footer.
+    monkeypatch.setattr("ingestd.ship.store.PART_BYTES", 100)
+    to, data = f"s3://{place}" if is_s3 else f"file://{target}", tmp_path / "data"
+    seal(data, 1, ["a"])
+    second = seal(data, 2, *(["a", f"{n}", f"{n}-{n * n}"] for n in range(20)))
+    assert await started(to, data).run_once()
+    [marker] = data.glob(f"shipped/*/{second}-*.json")
+    marker.unlink()
+    # Retention has deleted what it repeats: it would be made as large as it is here.
+    next(data.rglob(f"{name_of(1)}.ndjson.zst")).unlink()
+    seal(data, 1, ["0-0"])
+    again = started(to, data)
+    assert await again.run_once()
+    assert again.tally.segments_found == 1
+
+
 def test_once_to_s3_says_what_it_left_out_and_remembers_at_the_next_start(
     tmp_path: Path, weed: Weed, place: str
 ) -> None:
@@ -511,3 +641,15 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
         second = Shipping(tmp_path, f"file://{target}", "--dedup", "24h")
         assert second.once() == 2
         assert f"is in use by process {running.pid}" in second.log
+
+
+def test_a_window_that_is_shorter_than_a_segment_is_refused(tmp_path: Path, target: Path) -> None:
+    data = tmp_path / "data"
+    seal(data, 1, ["a"])
+    shipping = Shipping(tmp_path, f"file://{target}", "--once", "--dedup", "90s", segment_age_max_s=90.5)
+    assert shipping.once() == 2
+    told = "--dedup (ship_dedup_s) is 90 s: it must not be less than segment_age_max_s, 90.5 s"
+    assert told in shipping.log
+    assert files(target) == {}
+    shipping = Shipping(tmp_path, f"file://{target}", "--once", "--dedup", "90s", segment_age_max_s=90)
+    assert shipping.once() == 0, shipping.log

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestd.storage import repeats
 from ingestd.storage.repeats import Seen, distinct
 
 START_MS = 1_767_323_045_678
@@ -122,19 +121,55 @@ def test_a_clock_that_steps_costs_no_event_and_it_goes_on_afterwards(step_s: flo
         assert deliver(seen, f"{second}", at_s=second + stepped) == lines(str(second))
         repeated = deliver(seen, str(second - 50), at_s=second + stepped)
         new += bool(repeated)
-    # Only at the steps it may take repeats for new ones.
-    assert new <= 50 + (100 if abs(step_s) > 50 else 0)
-    assert len(seen) < 400
+    # Only at the step ahead it may take repeats for new ones.
+    assert new <= 50 + (50 if abs(step_s) > 50 else 0)
+    # Set back, it forgets nothing until the time is as late again.
+    assert len(seen) < (1400 if step_s > 50 else 400)
 
 
-def test_a_clock_that_jumps_to_and_fro_does_not_confuse_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repeats, "_ALIVE_MAX", 5)
+def test_a_clock_that_jumps_to_and_fro_does_not_confuse_it() -> None:
     seen = Seen(WINDOW_S, 1000)
     for number in range(600):
         assert deliver(seen, str(number), at_s=(0, 99, -90, 50)[number % 4]) == lines(str(number))
-        assert len(seen._generations) <= 5
-    assert len(seen) == sum(generation.ids for generation in seen._generations)
+        assert len(seen._generations) <= 8
+    assert seen.sift(lines(*map(str, range(600))), START_MS).kept == b""
+    assert len(seen) == sum(generation.ids for generation in seen._generations) == 600
     assert len(seen) == sum(map(len, seen._buckets)) // 16
+
+
+def test_what_is_merely_tried_costs_nothing_that_is_remembered() -> None:
+    seen = Seen(WINDOW_S, 1000)
+    deliver(seen, "a")
+    for at_s in (-1e6, -2 * WINDOW_S, 2 * WINDOW_S, 1e6):
+        # An old segment, or one of a clock that is wrong, that the destination refuses.
+        seen.sift(lines("b"), START_MS + int(at_s * 1000))
+        seen.forget_pending()
+    assert deliver(seen, "a", at_s=1) == b""
+    # And delivered, one that is old.
+    deliver(seen, "b", at_s=-1e6)
+    assert deliver(seen, "a", "b", "c", at_s=1) == lines("c")
+    assert seen.reach_s == WINDOW_S
+
+
+def test_a_worker_that_lags_behind_finds_its_whole_window() -> None:
+    seen = Seen(WINDOW_S, 1000)
+    for at_s in range(-90, 0, 10):
+        deliver(seen, f"a{at_s}", at_s=at_s)
+    # Three segments that were written at the same time, one after the other.
+    for worker in range(3):
+        for at_s in range(0, 90, 10):
+            repeats = [f"a{earlier}" for earlier in range(-90, 0, 10) if at_s - earlier <= WINDOW_S]
+            new = f"{worker}-{at_s}"
+            kept = seen.sift(lines(*repeats, new), START_MS + at_s * 1000).kept
+            assert kept == lines(new)
+        seen.record()
+
+
+def test_after_a_pause_what_is_out_of_the_window_is_new_at_once() -> None:
+    seen = Seen(WINDOW_S, 1000)
+    deliver(seen, "a", "b")
+    assert deliver(seen, "a", "a", at_s=300) == lines("a")
+    assert deliver(seen, "a", "b", at_s=301) == lines("b")
 
 
 @pytest.mark.parametrize("ids_max", [1, 2, 7, 8, 9, 100, 1600])

@@ -75,6 +75,31 @@ def test_a_start_takes_up_what_is_delivered_and_clears_what_a_crash_has_left() -
     assert [path.name for path in disk.list(DATA / "shipped", "*", deep=True)] == ["destination"]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        bytes(4096) + b"\n",
+        b"\xff\xfe\n",
+        b"x-1-2\n",
+        b"--\n",
+        MARKS[0][:17].encode() + b"-" + b"n" * 300 + b"-w0-1-2-3\n",
+        MARKS[0].encode().replace(b"-w", b"/-w", 1) + b"\n",
+        MARKS[0].encode().replace(b"-w", b"\0-w", 1) + b"\n",
+    ],
+)
+def test_what_is_no_mark_of_what_is_under_way_is_passed_over(damage: bytes) -> None:
+    disk = stocked()
+    markers = begun(disk)
+    markers.put_underway(MARKS[1:3])
+    path = DATA / "shipped" / "one" / "underway"
+    whole = disk.read(path)
+    disk.unlink(path)
+    put(disk, path, damage + whole)
+    assert markers.underway() == MARKS[1:3]
+    assert [markers.waits(one) for one in markers.underway()] == [True, True]
+
+
 def test_what_cannot_be_known_is_not_deleted() -> None:
     disk = stocked()
     begun(disk).put(MARKS[0], b"{}")
