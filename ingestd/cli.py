@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from ingestd import __version__, config, finding, keys
+from ingestd import __version__, config, finding, keys, shipping
 from ingestd.errors import StorageError, UsageError
 from ingestd.progress import Progress
 from ingestd.service import keyfile, logs, supervisor
@@ -47,19 +47,6 @@ for each problem and each note, and one for the sum. A terminal sees the progres
 
 Exit status 0: all that is stored is whole; 1: what is not has been printed; 2: no data directory."""
 
-_SHIP_HELP = """\
-Delivers each sealed segment to object storage, once, or its events to Kafka or NATS JetStream, in order,
-and marks it in DIR/shipped. It goes on until it is stopped, or with --once until what is sealed now is
-delivered. A server on the same directory then deletes, as its retention says, only what is delivered.
-Credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
-AWS_ENDPOINT_URL, NATS_CREDS, …), those of Kafka from the file that kafka_config_file names.
-
---dedup 24h leaves out events whose messageId was delivered in the 24 hours before. The segments
-of several workers overlap: in the last segment_age_max_s of that time a repeat may still be delivered, and a
-shorter time than that is refused.
-
-Exit status 0: with --once, all is confirmed, else it was stopped; 1: not all is; 2: usage."""
-
 _OUTPUT_BYTES = 1024 * 1024
 """Written at once; a pipe or a disk takes a megabyte as gladly as a line."""
 
@@ -87,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--admin", metavar="ADDRESS", help="the same for /metrics and probes (none)")
     serve.add_argument("--data-dir", metavar="DIR", help="where keys and segments live (./data)")
     serve.add_argument("--workers", metavar="N", help="worker processes (one per core)")
+    serve.add_argument(
+        "--ship", action="store_true", help="run 'ingestd ship' beside it, to where ship_to says"
+    )
     serve.add_argument(
         "--ack",
         metavar="LEVEL",
@@ -126,23 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("data_dir", type=Path, metavar="DIR")
     verify.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
-    _add_ship_command(commands)
+    shipping.add_command(commands)
     return parser
-
-
-def _add_ship_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    ship = commands.add_parser(
-        "ship",
-        help="deliver sealed segments to object storage, or their events to a log",
-        description=_SHIP_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    ship.add_argument("--data-dir", metavar="DIR", help="the server's data directory (./data)")
-    ship.add_argument("--to", metavar="URL", help="s3://BUCKET/PREFIX, gs, az, file, or kafka and nats://…")
-    ship.add_argument("--once", action="store_true", help="deliver what is sealed now, and end")
-    ship.add_argument("--admin", metavar="ADDRESS", help="HOST:PORT or unix:PATH of its own /metrics (none)")
-    ship.add_argument("--dedup", metavar="TIME", help="leave out what was delivered within 24h, 15m, … (off)")
-    ship.add_argument("--config", type=Path, metavar="FILE", help="the server's settings: data_dir, ship_…")
 
 
 def _add_key_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -229,7 +204,11 @@ def _settings(args: argparse.Namespace, *names: str, config_file: Path | None = 
 def _serve(args: argparse.Namespace) -> int:
     args.listen = ",".join(args.listen) if args.listen else None
     names = ("listen", "admin", "data_dir", "workers", "ack")
-    return supervisor.serve(_settings(args, *names, config_file=args.config))
+    settings = _settings(args, *names, config_file=args.config)
+    if args.ship:
+        # A shipper that can never begin had better be known before there is a server.
+        shipping.check(settings, os.environ)
+    return supervisor.serve(settings, ships=args.ship)
 
 
 def _key(args: argparse.Namespace) -> int:
@@ -338,7 +317,7 @@ def _ship(args: argparse.Namespace) -> int:
     names = ("data_dir", "ship_to", "ship_admin", "ship_dedup_s")
     settings = _settings(args, *names, config_file=args.config)
     _require_segments(Path(settings.data_dir))
-    return process.ship(settings, is_once=args.once)
+    return process.ship(settings, is_once=args.once, until_eof=args.until_eof)
 
 
 def _require_segments(data_dir: Path) -> None:

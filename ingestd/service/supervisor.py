@@ -25,6 +25,7 @@ from ingestd.http.cors import Cors
 from ingestd.http.peers import Peers
 from ingestd.service import keyfile, listeners, logs, replica, scoreboard
 from ingestd.service.brief import READY, RELOADED, Brief
+from ingestd.service.companion import Companion
 from ingestd.service.listeners import Listener
 from ingestd.service.place import Place
 from ingestd.service.systemd import Notifier, watchdog_s
@@ -46,8 +47,11 @@ _START_S: Final = 300.0
 """What recovery may take on a slow disk."""
 
 
-def serve(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT; returns the exit status. Raises UsageError, StorageError."""
+def serve(settings: Settings, *, ships: bool = False) -> int:
+    """Run until SIGTERM or SIGINT, and a shipper beside if it `ships`; returns the exit status.
+
+    Raises UsageError, StorageError.
+    """
     logs.begin(settings)
     listeners.split(settings.listen)
     Peers(settings.trusted_proxies)
@@ -57,7 +61,7 @@ def serve(settings: Settings) -> int:
     disk.make_directory(data_dir)
     lock = disk.lock(data_dir / "lock")
     try:
-        return Supervisor(settings, disk, lock).run()
+        return Supervisor(settings, disk, lock, Companion(settings) if ships else None).run()
     finally:
         # The process's number may be another's soon.
         with suppress(StorageError):
@@ -68,10 +72,11 @@ def serve(settings: Settings) -> int:
 class Supervisor:
     """Starts, watches, restarts and ends the workers of one data directory."""
 
-    def __init__(self, settings: Settings, disk: Disk, lock: int) -> None:
+    def __init__(self, settings: Settings, disk: Disk, lock: int, companion: Companion | None = None) -> None:
         self._settings = settings
         self._disk = disk
         self._lock = lock
+        self._companion = companion
         count = settings.workers or len(os.sched_getaffinity(0))
         self._memory = scoreboard.make(count)
         self._workers = [Place(number, self._memory) for number in range(count)]
@@ -108,7 +113,7 @@ class Supervisor:
                 # a log is kept, and travels.
                 if not logs.is_for_machines():
                     self._first_secret = keyfile.ensure_one(self._disk, Path(self._settings.data_dir))
-                while not self._is_stopping or any(worker.is_filled for worker in self._workers):
+                while not self._is_stopping or self._is_busy():
                     self._start_due()
                     for worker in self._workers:
                         worker.tell()
@@ -118,10 +123,20 @@ class Supervisor:
                     self._watchdog.look(time.monotonic(), self._workers)
             finally:
                 self._close_listeners()
-                for worker in self._workers:
-                    worker.signal(signal.SIGKILL)
+                self._signal_all(signal.SIGKILL)
                 signal.set_wakeup_fd(-1)
         return self._status
+
+    def _is_busy(self) -> bool:
+        """True if there is a process that has not ended yet."""
+        is_shipping = self._companion is not None and self._companion.is_filled
+        return is_shipping or any(worker.is_filled for worker in self._workers)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        for worker in self._workers:
+            worker.signal(number)
+        if self._companion is not None:
+            self._companion.signal(number)
 
     # -- starting -----------------------------------------------------------------------------
 
@@ -129,8 +144,7 @@ class Supervisor:
         now = time.monotonic()
         if self._is_stopping:
             if now >= self._kill_at:
-                for worker in self._workers:
-                    worker.signal(signal.SIGKILL)
+                self._signal_all(signal.SIGKILL)
             return
         for worker in self._workers:
             if not worker.is_filled and now >= worker.start_at:
@@ -199,6 +213,8 @@ class Supervisor:
         """Wait for a signal, a word of a worker, or the time of the next start."""
         now = time.monotonic()
         starts = [worker.start_at for worker in self._workers if not worker.is_filled]
+        if self._companion is not None and self._has_started and not self._companion.is_filled:
+            starts.append(self._companion.start_at)
         until = self._kill_at if self._is_stopping else min([*starts, self._watchdog.look_at])
         for key, _ in self._selector.select(min(60.0, max(0.0, until - now))):
             if key.data is not None:
@@ -250,8 +266,7 @@ class Supervisor:
         self._notifier.stopping()
         self._kill_at = time.monotonic() + self._settings.drain_timeout_s + _KILL_S
         self._close_listeners()
-        for worker in self._workers:
-            worker.signal(signal.SIGTERM)
+        self._signal_all(signal.SIGTERM)
 
     def _close_listeners(self) -> None:
         for listener in [*self._listeners, *self._admin]:
@@ -260,6 +275,8 @@ class Supervisor:
     # -- ends ---------------------------------------------------------------------------------
 
     def _reap(self) -> None:
+        if self._companion is not None and (self._has_started or self._is_stopping):
+            self._companion.look(time.monotonic(), is_stopping=self._is_stopping)
         for worker in self._workers:
             status = worker.ended()
             if status is None:

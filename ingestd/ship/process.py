@@ -40,26 +40,27 @@ _STOP_S: Final = 5.0
 """At a stop: how long what is on its way may take to arrive. What does not is sent again."""
 
 
-def ship(settings: Settings, *, is_once: bool) -> int:
+def ship(settings: Settings, *, is_once: bool, until_eof: bool = False) -> int:
     """Run until SIGTERM or SIGINT, or until what is sealed now is delivered; returns the exit status.
 
-    Raises UsageError, StorageError.
+    With `until_eof` the end of standard input is a stop as well. Raises UsageError, StorageError.
     """
     logs.begin(settings)
     place = destination(settings.ship_to, os.environ)
     admin = listeners.open_admin(msgspec.structs.replace(settings, admin=settings.ship_admin))
     try:
-        return uvloop.run(_Process(settings, place, is_once=is_once).run(admin))
+        return uvloop.run(_Process(settings, place, is_once=is_once, until_eof=until_eof).run(admin))
     finally:
         for listener in admin:
             listener.close()
 
 
 class _Process:
-    def __init__(self, settings: Settings, place: Destination, *, is_once: bool) -> None:
+    def __init__(self, settings: Settings, place: Destination, *, is_once: bool, until_eof: bool) -> None:
         self._settings = settings
         self._place = place
         self._is_once = is_once
+        self._until_eof = until_eof
         self._progress = Progress(sys.stderr)
         self._notifier = Notifier(os.environ)
         self._recalled = (0, 0)
@@ -77,7 +78,9 @@ class _Process:
         self._shipper = shipper = Shipper(disk, data_dir, delivery, markers, stopping=stop, say=self._say)
         shipper.seen = seen
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop, number)
+            loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
+        if self._until_eof:
+            loop.add_reader(sys.stdin.fileno(), self._eof)
         shipper.begin(str(self._place))
         self._say(logging.INFO, "delivers what is sealed in %s to %s", data_dir.resolve(), self._place)
         ticking = asyncio.create_task(self._tick(admin))
@@ -153,9 +156,13 @@ class _Process:
             *(len(shipper.behind), shipper.bytes_behind),
         )
 
-    def _stop(self, number: int) -> None:
+    def _eof(self) -> None:
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        self._stop("the supervisor has ended")
+
+    def _stop(self, why: str) -> None:
         if not self._shipper.stopping.is_set():
-            self._say(logging.INFO, "%s: stopping", signal.Signals(number).name)
+            self._say(logging.INFO, "%s: stopping", why)
             self._notifier.stopping()
             self._shipper.stopping.set()
 
