@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,7 @@ import msgspec
 import uvloop
 
 from ingestd.config import Settings
-from ingestd.errors import UsageError
+from ingestd.errors import StorageError, UsageError
 from ingestd.eventlog.connect import connect
 from ingestd.eventlog.messages import Messages
 from ingestd.progress import Progress
@@ -105,6 +106,9 @@ class _Process:
         """True if all that was sealed is delivered."""
         shipper, seen = self._shipper, self._shipper.seen
         if seen is not None:
+            with suppress(StorageError):
+                # How far behind it is, metrics say from the start; what is wrong, the next look does.
+                await shipper.look()
             is_stopping = shipper.stopping.is_set
             read = await asyncio.to_thread(rebuild, disk, data_dir, markers, seen, self._recall, is_stopping)
             self._recalled = (0, 0)
@@ -167,9 +171,9 @@ class _Process:
             self._shipper.stopping.set()
 
     def _watch_window(self) -> None:
-        """Say once if it remembers less than it should."""
-        seen = self._shipper.seen
-        if seen is not None and not self._is_short and seen.reach_s < seen.window_s:
+        """Say once if it remembers less than it should; only after a delivery is known how far it reaches."""
+        seen, is_known = self._shipper.seen, self._shipper.tally.segments_delivered
+        if seen is not None and is_known and not self._is_short and seen.reach_s < seen.window_s:
             self._is_short = True
             self._say(
                 logging.WARNING,

@@ -89,6 +89,7 @@ class Seen:
     def sift(self, lines: bytes, at_ms: int) -> Sifted:
         """Leave out each line whose id is known, or stood before in what is not recorded yet.
 
+        Of that no more than `ids_max` are known either.
         `at_ms` is when the lines were received, in milliseconds since 1970. A line without an id stays.
         """
         pending, buckets, count, empty = self._pending, self._buckets, len(self._buckets), self._hash
@@ -107,8 +108,10 @@ class Seen:
                 digest in bucket and not (stale and bucket[bucket.rfind(digest) + _DIGEST_BYTES] in stale)
             ):
                 repeats.add(number)
-            else:
+            elif len(pending) < self.ids_max:
                 pending[digest] = at_ms
+            else:
+                self.missed(at_ms)
         if not repeats:
             return Sifted(lines, 0)
         split = lines.split(b"\n")

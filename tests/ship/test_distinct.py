@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
+from ingestd.config import Settings
 from ingestd.errors import StorageError
-from ingestd.ship import pace
+from ingestd.ship import pace, process
 from ingestd.ship.destination import destination
 from ingestd.ship.distinct import DistinctObjects
 from ingestd.ship.pace import Pace
@@ -516,20 +518,58 @@ def test_without_room_for_the_window_it_warns_once_and_metrics_say_how_far_it_re
 ) -> None:
     data = tmp_path / "data"
     seal(data, 1, *([f"{commit}-{n}" for n in range(30)] for commit in range(4)))
+    seal(data, 2, [f"new-{n}" for n in range(30)])
     flags = ("--dedup", "15m", "--admin", f"unix:{tmp_path}/admin")
-    shipping = Shipping(tmp_path, f"file://{target}", *flags, ship_dedup_ids_max=40)
+    shipping = Shipping(tmp_path, f"file://{target}", *flags, ship_dedup_ids_max=125)
     with shipping:
         shipping.wait_for_log("metrics and probes on")
         shipping.wait_for_log("see ship_dedup_ids_max")
-        text = subprocess.run(
-            ["curl", "--silent", "--unix-socket", f"{tmp_path}/admin", "http://x/metrics"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        assert "ingestd_ship_dedup_reach_seconds 1.0\n" in text
+        text = metrics(tmp_path)
+        assert "ingestd_ship_dedup_reach_seconds 3.0\n" in text
         assert "ingestd_ship_dropped_events_total 0.0\n" in text
     assert shipping.log.count("see ship_dedup_ids_max") == 1
+
+
+def test_without_a_delivery_nothing_is_said_of_how_far_the_window_reaches(
+    tmp_path: Path, target: Path
+) -> None:
+    for number in range(3):
+        seal(tmp_path / "data", number, [f"{number}-{n}" for n in range(30)])
+    flags = ("--once", "--dedup", "15m")
+    assert Shipping(tmp_path, f"file://{target}", *flags).once() == 0
+    shipping = Shipping(tmp_path, f"file://{target}", *flags, ship_dedup_ids_max=40)
+    assert shipping.once() == 0
+    assert "of 1 delivered segments" in shipping.log
+    assert "see ship_dedup_ids_max" not in shipping.log
+
+
+async def test_how_far_behind_it_is_is_known_before_it_reads_what_was_delivered(
+    tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, place = tmp_path / "data", destination(f"file://{target}", {})
+    seal(data, 1, ["a"])
+    shipper = started(str(place), data)
+    assert await shipper.run_once()
+    seal(data, 2, ["a", "b"])
+    shipper = started(str(place), data)
+    running = process._Process(Settings(), place, is_once=True)
+    running._shipper = shipper
+    seen_behind = []
+
+    def watched(*arguments: Any) -> int:
+        seen_behind.append(len(shipper.behind))
+        return rebuild(*arguments)
+
+    monkeypatch.setattr(process, "rebuild", watched)
+    await running._work(Disk(), data, shipper._markers)
+    assert (seen_behind, shipper.behind) == ([1], {})
+    assert_once(files(target), "ab")
+
+
+def metrics(folder: Path) -> str:
+    """What a shipper tells of itself at this folder's socket."""
+    command = ["curl", "--silent", "--unix-socket", f"{folder}/admin", "http://x/metrics"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_kill_9_at_any_moment_doubles_and_loses_no_event(tmp_path: Path, weed: Weed, place: str) -> None:
