@@ -552,7 +552,7 @@ async def test_how_far_behind_it_is_is_known_before_it_reads_what_was_delivered(
     assert await shipper.run_once()
     seal(data, 2, ["a", "b"])
     shipper = started(str(place), data)
-    running = process._Process(Settings(), place, is_once=True)
+    running = process._Process(Settings(), place, is_once=True, until_eof=False)
     running._shipper = shipper
     seen_behind = []
 
