@@ -257,7 +257,10 @@ class JetStream:
         try:
             async with asyncio.timeout(timeout_s):
                 client = await self._connected()
-                await client.jetstream(timeout=timeout_s).find_stream_name_by_subject(self._address.name)
+                jetstream = client.jetstream(timeout=timeout_s)
+                name = await jetstream.find_stream_name_by_subject(self._address.name)
+                # The name is known to all; only the one that leads the stream answers this.
+                await jetstream.stream_info(name)
         except Exception as e:
             raise LogError(self._described(e)) from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import os
 import re
 import shutil
 import socket
@@ -267,14 +268,15 @@ def test_what_a_lost_node_had_acknowledged_is_delivered_from_its_disk(tmp_path: 
         "/mnt/a/ingestd": str(lost.data_dir),
         "/run/ingestd-recover.sock": str(tmp_path / "recover.sock"),
         "s3://my-bucket/events": f"file://{target}",
-        "ingestd ": f"{sys.executable} -m ingestd ",
     }
     for place, own in places.items():
         assert place in block
         block = block.replace(f" {place}", f" {own}").replace(f":{place}", f":{own}")
     start, *rest = block.splitlines()
+    # The page's `ingestd` is the one beside this Python.
+    environ = clean_environ({"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
     with (tmp_path / "recovery").open("wb") as log:
-        recovery = subprocess.Popen(["bash", "-c", f"exec {start}"], stderr=log, env=clean_environ())
+        recovery = subprocess.Popen(["bash", "-c", f"exec {start}"], stderr=log, env=environ)
     wait_until(lambda: not any(path.exists() for path in opened), "what was open is sealed")
     # As if the 60 s were over: timeout hands it on.
     recovery.terminate()
@@ -282,7 +284,7 @@ def test_what_a_lost_node_had_acknowledged_is_delivered_from_its_disk(tmp_path: 
     assert "recovered" in (tmp_path / "recovery").read_text()
     for command in rest:
         done = subprocess.run(
-            ["bash", "-c", command], capture_output=True, text=True, check=False, env=clean_environ()
+            ["bash", "-c", command], capture_output=True, text=True, check=False, env=environ
         )
         assert done.returncode == 0, done.stderr
     assert sorted(message_ids(files(target))) == sorted(str(number) for number in range(12))

@@ -89,7 +89,13 @@ def test_while_the_log_is_away_events_get_429_and_are_kept_nowhere(
         assert (told["events_refused_total"], told["events_failed_total"]) == (3, 0)
         cluster.restore()
         ready(server)
-        assert client.post("/v1/track", EVENT | {"messageId": "after"}).status == 200
+
+        def is_taken() -> bool:
+            status = client.post("/v1/track", EVENT | {"messageId": "after"}).status
+            client.close()
+            return status == 200
+
+        wait_until(is_taken, "events are taken again", 60)
         assert "the log does not acknowledge, events get 429: " in server.log
         assert "the log acknowledges" in server.log
     lines = lines_in_order(server.data_dir)
