@@ -155,3 +155,8 @@ def as_storage_error(error: Exception) -> StorageError:
 
 class UsageError(Exception):
     """A command or a setting that cannot be obeyed; the text names it and says what would be right."""
+
+
+def extra_missing(what: str, extra: str, error: ModuleNotFoundError) -> UsageError:
+    """`what` was asked for, and the extra that brings it is not installed."""
+    return UsageError(f"{what} needs more: pip install 'ingestd[{extra}]' ({error.name} is missing)")

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ingestd.errors import UsageError
+from ingestd.errors import UsageError, extra_missing
 from ingestd.eventlog.address import CREDENTIALS, Address
 from ingestd.eventlog.log import LogError, Message, require_fitting
 
@@ -46,10 +46,6 @@ _WORDS: Final = {
 }
 
 
-class _TooSmall(Exception):
-    """The servers take less than an event may have."""
-
-
 class _Ack(msgspec.Struct):
     """What a stream answers (NATS ADR-1, PubAck)."""
 
@@ -67,7 +63,7 @@ class JetStream:
         try:
             import nats
         except ModuleNotFoundError as e:
-            raise UsageError(f"NATS needs more: pip install 'ingestd[nats]' ({e.name} is missing)") from None
+            raise extra_missing("NATS", "nats", e) from None
         self._nats: Any = nats
         self._address = address
         self._options = _options(environ)
@@ -235,7 +231,7 @@ class JetStream:
             **self._options,
         )
         if client.max_payload < self._message_bytes_max:
-            raise _TooSmall(
+            raise LogError(
                 f"max_payload of the servers is {client.max_payload}: lower message_bytes_max to that"
             )
         self._inbox = client.new_inbox()
@@ -267,7 +263,7 @@ class JetStream:
     def _described(self, error: BaseException) -> str:
         """In our own words: those of a server may quote anything."""
         errors = self._nats.errors
-        if isinstance(error, _TooSmall):
+        if isinstance(error, LogError):
             return str(error)
         if isinstance(error, self._nats.js.errors.NotFoundError):
             return f"no stream takes {self._address.name}: make one, such as 'nats stream add'"
@@ -320,7 +316,7 @@ def _require_readable(name: str, path: str) -> None:
         with open(path, "rb"):
             pass
     except ModuleNotFoundError as e:
-        raise UsageError(f"{name} needs more: pip install 'ingestd[nats]' ({e.name} is missing)") from None
+        raise extra_missing(name, "nats", e) from None
     except OSError as e:
         raise UsageError(f"{name}: {e.strerror}; name a readable file") from None
 

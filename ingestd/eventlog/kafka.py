@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from ingestd.errors import UsageError
+from ingestd.errors import UsageError, extra_missing
 from ingestd.eventlog.address import Address
 from ingestd.eventlog.log import LogError, Lost, Message, require_fitting
 from ingestd.eventlog.messages import MESSAGE_ID
@@ -84,9 +84,7 @@ class Kafka:
         try:
             import confluent_kafka
         except ModuleNotFoundError as e:
-            raise UsageError(
-                f"Kafka needs more: pip install 'ingestd[kafka]' ({e.name} is missing)"
-            ) from None
+            raise extra_missing("Kafka", "kafka", e) from None
         self._api: Any = confluent_kafka
         self._topic = address.name
         self._message_bytes_max = message_bytes_max

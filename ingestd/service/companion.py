@@ -7,6 +7,7 @@ the machine or the network does to it does not reach the workers.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -33,8 +34,8 @@ class Companion:
     """The supervisor owns it."""
 
     def __init__(self, settings: Settings) -> None:
-        self.start_at = 0.0
-        """When to start the next process, if there is none."""
+        self.start_at = math.inf
+        """When to start the next process, if there is none: not before there is a server."""
         own = {
             name: value
             for name, value in os.environ.items()

@@ -57,6 +57,7 @@ class Reporter:
         self._flusher = flusher
         self._sealer = sealer
         self._replica = replica
+        self._replication_ns = Histogram(metrics.LATENCIES_NS) if replica is None else replica.took_ns
         self._row = memory.table(WORKERS).row(brief.worker)
         region = memory.region(tallies.REGION, tallies.BLOCK_BYTES * brief.workers)
         self._tallies = Tallies(region, brief.worker)
@@ -122,11 +123,10 @@ class Reporter:
         }
 
     def _distributions(self) -> Iterator[tuple[str, int]]:
-        flusher, replica = self._flusher, self._replica
-        replication_ns = Histogram(metrics.LATENCIES_NS) if replica is None else replica.took_ns
+        flusher = self._flusher
         found = (
             *(flusher.commit_events, flusher.commit_bytes, flusher.commit_ns, flusher.sync_ns),
-            replication_ns,
+            self._replication_ns,
         )
         for distribution, histogram in zip(DISTRIBUTIONS, found, strict=True):
             yield from zip(distribution.columns, (*histogram.counts, histogram.sum), strict=True)

@@ -191,6 +191,8 @@ class Supervisor:
             plainest = min(self._listeners, key=lambda listener: listener.is_tls)
             keyfile.show_first(self._first_secret, plainest.url)
             self._first_secret = None
+        if self._companion is not None:
+            self._companion.start_at = time.monotonic()
         self._notifier.ready()
         self._watchdog.start(time.monotonic())
 
@@ -213,7 +215,7 @@ class Supervisor:
         """Wait for a signal, a word of a worker, or the time of the next start."""
         now = time.monotonic()
         starts = [worker.start_at for worker in self._workers if not worker.is_filled]
-        if self._companion is not None and self._has_started and not self._companion.is_filled:
+        if self._companion is not None and not self._companion.is_filled:
             starts.append(self._companion.start_at)
         until = self._kill_at if self._is_stopping else min([*starts, self._watchdog.look_at])
         for key, _ in self._selector.select(min(60.0, max(0.0, until - now))):
@@ -275,7 +277,7 @@ class Supervisor:
     # -- ends ---------------------------------------------------------------------------------
 
     def _reap(self) -> None:
-        if self._companion is not None and (self._has_started or self._is_stopping):
+        if self._companion is not None:
             self._companion.look(time.monotonic(), is_stopping=self._is_stopping)
         for worker in self._workers:
             status = worker.ended()

@@ -11,7 +11,7 @@ from typing import Final
 
 from ingestd.errors import Damaged, StorageError
 from ingestd.storage.disk import Disk
-from ingestd.storage.reading import Gone, Reading
+from ingestd.storage.reading import Gone, Reading, unsealed
 from ingestd.storage.segment import Commit, Walk, walk
 
 PART_BYTES: Final = 8 * 1024 * 1024
@@ -81,10 +81,8 @@ def _walked(disk: Disk, path: Path) -> Walk:
 
 
 def _require_sealed(path: Path, found: Walk) -> None:
-    if found.state != "sealed":
-        raise Damaged(
-            f"{path} is damaged: {found.problem or 'its footer is missing'}; 'ingestd verify' tells more"
-        )
+    if problem := unsealed(found):
+        raise Damaged(f"{path} is damaged: {problem}; 'ingestd verify' tells more")
 
 
 def _digest(disk: Disk, path: Path) -> tuple[int, str]:

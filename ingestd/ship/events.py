@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from typing import Final
 
 import zstandard
 
@@ -26,7 +27,7 @@ from ingestd.storage.shipped import Markers
 
 log = logging.getLogger("ingestd.ship")
 
-_GROUP_BYTES = 1024 * 1024
+_GROUP_BYTES: Final = 1024 * 1024
 """Lines that are sent before the cursor moves, unless a commit has more."""
 
 

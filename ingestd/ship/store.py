@@ -15,13 +15,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from ingestd.errors import StorageError, UsageError
+from ingestd.errors import StorageError, UsageError, extra_missing
 from ingestd.ship.content import PART_BYTES, Content
 from ingestd.ship.delivery import DestinationError
 from ingestd.ship.destination import STAGING, Destination
 from ingestd.ship.pace import Pace
 from ingestd.ship.reasons import described
 from ingestd.storage.disk import Disk
+from ingestd.storage.reading import unsealed
 from ingestd.storage.segment import Chain, Walk, walk
 
 AT_ONCE_BYTES_MAX: Final = 128 * 1024 * 1024
@@ -49,9 +50,7 @@ class Store:
             from obstore.exceptions import AlreadyExistsError, BaseError
             from obstore.store import LocalStore, from_url
         except ModuleNotFoundError as e:
-            raise UsageError(
-                f"shipping needs more: pip install 'ingestd[ship]' ({e.name} is missing)"
-            ) from None
+            raise extra_missing("shipping", "ship", e) from None
         self._api: Any = obstore
         self._exists: type[Exception] = AlreadyExistsError
         self._errors: tuple[type[Exception], ...] = (BaseError, OSError, ValueError, TimeoutError)
@@ -169,14 +168,14 @@ class Store:
             return
         if is_exact:
             problem = f"instead of {sizes[0]}: it was not made by ingestd"
-        elif (walked := await self._walked(key, found)).state == "sealed":
-            return
-        else:
+        elif problem := unsealed(await self._walked(key, found)):
             # A folder's file has its name before its bytes are durable.
             problem = (
-                f"that are no whole segment ({walked.problem or 'its footer is missing'}): "
+                f"that are no whole segment ({problem}): "
                 "it was not made by ingestd, or a power cut has cut it"
             )
+        else:
+            return
         raise DestinationError(f"{key} is there with {found} bytes {problem}; move it away")
 
     async def _walked(self, key: str, size: int) -> Walk:

@@ -21,6 +21,7 @@ import zstandard
 from ingestd.errors import StorageError
 from ingestd.storage.disk import Disk
 from ingestd.storage.index import Index
+from ingestd.storage.reading import unsealed
 from ingestd.storage.segment import OPEN_SUFFIX, Chain, Commit, Walk, content, counted, walk
 
 PACKING_SUFFIX: Final = ".packing"
@@ -64,8 +65,8 @@ def pack(disk: Disk, path: Path) -> Path | None:
     """
     data = disk.read(path)
     found = walk(data)
-    if found.state != "sealed":
-        raise StorageError(f"{path} does not read back: {found.problem or 'its footer is missing'}")
+    if problem := unsealed(found):
+        raise StorageError(f"{path} does not read back: {problem}")
     packed = path.with_name(path.name.removesuffix(OPEN_SUFFIX) + PACKING_SUFFIX)
     with disk.making(packed) as fd:
         size = _write_packed(disk, fd, data, found)

@@ -185,8 +185,13 @@ def whole(disk: Disk, path: Path) -> Iterator[tuple[Commit, bytes]]:
     for group in reading.groups(disk):
         for commit, lines in group.contents():
             yield commit, counted(commit, lines)
-    if reading.found.state != "sealed":
-        raise Damaged(f"{path} is damaged: {reading.found.problem or 'its footer is missing'}")
+    if problem := unsealed(reading.found):
+        raise Damaged(f"{path} is damaged: {problem}")
+
+
+def unsealed(found: Walk) -> str:
+    """Why what was walked is not a whole sealed segment; "" if it is one."""
+    return "" if found.state == "sealed" else found.problem or "its footer is missing"
 
 
 def is_open(path: Path) -> bool:

@@ -53,7 +53,7 @@ class Markers:
     def __init__(self, disk: Disk, data_dir: Path, destination: str) -> None:
         self._disk = disk
         self._data_dir = data_dir
-        self.folder = self._folder = _directory(data_dir) / destination
+        self.folder = _directory(data_dir) / destination
         """Where they are."""
 
     def hold(self, *, shared: bool) -> None:
@@ -62,15 +62,15 @@ class Markers:
         An object is made once, however many make it. What is sent to a log twice is there twice, and who
         leaves out repeats must know of every delivery. Raises UsageError, StorageError.
         """
-        self._disk.make_directory(self._folder)
-        self._disk.lock(self._folder / "lock", shared=shared)
+        self._disk.make_directory(self.folder)
+        self._disk.lock(self.folder / "lock", shared=shared)
 
     def begin(self, url: str) -> set[str]:
         """Clear what a crash has left; returns the marks of segments that are delivered.
 
         From now on retention waits for this destination. Raises StorageError.
         """
-        disk, folder = self._disk, self._folder
+        disk, folder = self._disk, self.folder
         disk.make_directory(folder)
         with disk.alone(folder):
             for leftover in disk.list(folder, TEMPORARY_PATTERN):
@@ -100,7 +100,7 @@ class Markers:
 
     def cursors(self) -> list[str]:
         """The marks of segments that have one, in order of their names. Raises StorageError."""
-        found = self._disk.list(self._folder, f"*{_CURSOR_SUFFIX}")
+        found = self._disk.list(self.folder, f"*{_CURSOR_SUFFIX}")
         return [path.name.removesuffix(_CURSOR_SUFFIX) for path in found]
 
     def put_cursor(self, mark: str, commits: int) -> None:
@@ -117,20 +117,20 @@ class Markers:
 
         What a damaged file has instead of marks is passed over: it must not keep all others waiting.
         """
-        path = self._folder / _UNDERWAY
+        path = self.folder / _UNDERWAY
         found = self._disk.read(path).decode(errors="replace").split() if self._disk.exists(path) else []
         return [one for one in found if _MARK.fullmatch(one) and NAME.fullmatch(_name(one))]
 
     def put_underway(self, marks: list[str]) -> None:
         """Durably. Raises StorageError."""
-        self._disk.replace_file(self._folder / _UNDERWAY, "".join(f"{one}\n" for one in marks).encode())
+        self._disk.replace_file(self.folder / _UNDERWAY, "".join(f"{one}\n" for one in marks).encode())
 
     def waits(self, mark: str) -> bool:
         """True if the segment is here and has no marker. Raises StorageError."""
         return self._disk.exists(sealed_path(self._data_dir, _name(mark))) and not self.has(mark)
 
     def _path(self, mark: str, suffix: str = _MARKER_SUFFIX) -> Path:
-        return self._folder / (mark + suffix)
+        return self.folder / (mark + suffix)
 
 
 def undelivered(disk: Disk, data_dir: Path) -> Callable[[str], str]:
