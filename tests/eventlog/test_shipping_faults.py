@@ -6,7 +6,6 @@ was killed may be there twice, one after the other's whole.
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections import Counter
 from contextlib import suppress
@@ -29,7 +28,7 @@ from tests.support.nats_cluster import NatsCluster
 from tests.support.proxy import Proxy
 from tests.support.server import EVENT, Server, wait_until
 from tests.support.shipping import Shipping, markers, sealed, stock
-from tests.support.tools import tool
+from tests.support.tools import faked_clock
 
 
 def test_the_node_that_leads_a_stream_is_killed_while_it_is_sent_to(
@@ -195,15 +194,7 @@ def test_kill_9_at_any_moment(tmp_path: Path, log: Log) -> None:
 def test_a_clock_that_steps_is_no_matter(tmp_path: Path, log: Log) -> None:
     made = stock(tmp_path / "data", 2)
     clock = tmp_path / "clock"
-    faked = subprocess.run(
-        [tool("faketime"), "now", "sh", "-c", "echo $LD_PRELOAD"], capture_output=True, text=True, check=True
-    )
-    environ = {
-        "LD_PRELOAD": faked.stdout.strip(),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
+    environ = faked_clock(clock)
     clock.write_text("+0")
     # libfaketime does not do justice to how librdkafka's threads wait: with hours they stand still.
     steps = ("+10h", "-10h", "-1d", "+0") if log.url.startswith("nats:") else ("+3s", "-3s", "+0")

@@ -25,7 +25,7 @@ from ingestd.storage.shipped import Markers
 from tests.support.proxy import Proxy
 from tests.support.server import wait_until
 from tests.support.shipping import TEMPLATE, Shipping, assert_delivered, files, markers, stock
-from tests.support.tools import tool
+from tests.support.tools import faked_clock, tool
 from tests.support.weed import BUCKET, Weed
 
 
@@ -242,15 +242,7 @@ def test_a_clock_that_is_wrong_is_told_of_and_one_that_steps_is_no_matter(
 ) -> None:
     made = stock(tmp_path / "data", 3)
     clock = tmp_path / "clock"
-    faked = subprocess.run(
-        [tool("faketime"), "now", "sh", "-c", "echo $LD_PRELOAD"], capture_output=True, text=True, check=True
-    )
-    environ = weed.environ() | {
-        "LD_PRELOAD": faked.stdout.strip(),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
+    environ = weed.environ() | faked_clock(clock)
     clock.write_text("+10h")
     with Shipping(tmp_path, f"s3://{place}", environ=environ) as shipping:
         shipping.wait_for_log("the clocks of this machine and the store differ too much")

