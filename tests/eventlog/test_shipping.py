@@ -12,7 +12,7 @@ from tests.eventlog.conftest import KINDS
 from tests.support.kafka_cluster import KafkaCluster
 from tests.support.logs import Log, kafka_log, lines_in_order
 from tests.support.server import clean_environ, wait_until
-from tests.support.shipping import Shipping, markers, stock
+from tests.support.shipping import Shipping, ask, markers, stock
 
 
 @pytest.mark.parametrize("log", KINDS, indirect=True)
@@ -39,16 +39,8 @@ def test_what_is_sealed_later_is_delivered_too_and_metrics_tell_of_it(tmp_path: 
         made = stock(tmp_path / "data", 3, first=50)
         shipping.wait_for_markers(made)
 
-        def told() -> str:
-            return subprocess.run(
-                ["curl", "--silent", "--unix-socket", f"{tmp_path}/admin", "http://x/metrics"],
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout
-
-        wait_until(lambda: "ingestd_ship_segments_total 5.0" in told(), "all is counted")
-        assert "ingestd_ship_events_total 30.0" in told()
+        wait_until(lambda: "ingestd_ship_segments_total 5.0" in ask(tmp_path, "/metrics"), "all is counted")
+        assert "ingestd_ship_events_total 30.0" in ask(tmp_path, "/metrics")
     assert sorted(log.values()) == sorted(lines_in_order(tmp_path / "data"))
 
 

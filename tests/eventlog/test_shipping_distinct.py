@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.eventlog.conftest import KINDS
-from tests.ship.test_distinct import marker_of, seal
+from tests.support.distinct import marker_of, seal
 from tests.support.logs import Log
 from tests.support.server import wait_until
 from tests.support.shipping import Shipping, markers, sealed

@@ -16,7 +16,7 @@ import pytest
 from ingestd.ship.content import PART_BYTES
 from ingestd.ship.store import at_once_bytes_max
 from tests.support.server import clean_environ, wait_until
-from tests.support.shipping import Shipping, assert_delivered, files, markers, stock
+from tests.support.shipping import Shipping, ask, assert_delivered, files, markers, stock
 from tests.support.weed import Weed
 
 
@@ -100,20 +100,12 @@ def test_metrics_tell_how_far_it_is(tmp_path: Path, weed: Weed, place: str) -> N
         shipping.wait_for_log("metrics and probes on")
         shipping.wait_for_markers(made)
 
-        def ask(path: str) -> str:
-            return subprocess.run(
-                ["curl", "--silent", "--unix-socket", f"{tmp_path}/admin", f"http://x{path}"],
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout
-
-        wait_until(lambda: "ingestd_ship_behind_segments 0.0" in ask("/metrics"), "all is counted")
-        text = ask("/metrics")
+        wait_until(lambda: "ingestd_ship_behind_segments 0.0" in ask(tmp_path, "/metrics"), "all is counted")
+        text = ask(tmp_path, "/metrics")
         assert "ingestd_ship_segments_total 3.0" in text
         assert f"ingestd_ship_bytes_total {float(sum(map(len, made.values())))}" in text
         assert "ingestd_ship_lag_seconds 0.0" in text
-        assert ask("/readyz") == '{"status":"ok"}'
+        assert ask(tmp_path, "/readyz") == '{"status":"ok"}'
 
 
 def test_without_the_extra_a_line_says_what_to_install(tmp_path: Path) -> None:

@@ -91,6 +91,12 @@ def message_ids(objects: Mapping[str, bytes]) -> list[str]:
     return [str(json.loads(line)["messageId"]) for data in objects.values() for line in values(data)]
 
 
+def ask(folder: Path, path: str) -> str:
+    """What a shipper with `--admin unix:FOLDER/admin` answers."""
+    command = ["curl", "--silent", "--unix-socket", f"{folder}/admin", f"http://x{path}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 class Shipping:
     """One `ingestd ship`; with `with`, its process never outlives the block."""
 
